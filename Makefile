@@ -1,0 +1,35 @@
+# make run: the whole suite in the demo profile, reports in outputs/demo/reports
+# make test: every test, offline once installed
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test lint doctor figures clean
+
+run: $(STAMP)
+	$(BIN)/python -m llmft_helpers run $(if $(PROFILE),--profile $(PROFILE))
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+doctor: $(STAMP)
+	$(BIN)/python -m llmft_helpers doctor
+
+# the README's table, from outputs/demo/results.json
+figures: $(STAMP)
+	$(BIN)/python benchmarks/readme_table.py
+
+# Installs again only when a requirements file changes; the stamp is written last.
+$(STAMP): requirements.txt requirements-nodeps.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-nodeps.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs/cache outputs/tiny

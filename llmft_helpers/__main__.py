@@ -1,0 +1,195 @@
+"""The command line: doctor, run, translate, solve, grade. A user's mistake prints one line and exits with 2."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .errors import UserError
+from .profiles import Profile, default_name, load_profile
+from .runs import read_jsonl, write_jsonl, write_text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.action(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != 28:
+            raise
+        print(f"error: no space left on the disk ({error.filename}): free some, and run again", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmft", description="Fine-tune small language models and measure what it buys."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, action, help_text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help_text, description=help_text)
+        sub.add_argument(
+            "--profile",
+            help="tiny, demo, full, or the path of a .toml file (default: LLMFT_PROFILE, or by device)",
+        )
+        sub.set_defaults(action=action)
+        return sub
+
+    verb("doctor", doctor, "what this machine can do, and what to do about what is missing")
+    sub = verb("run", run, "execute copies of the notebooks in order and write HTML reports")
+    sub.add_argument("notebooks", nargs="*", metavar="NN", help="numbers, e.g. 01 02; all without")
+
+    sub = verb("translate", translate, "a line in, a line out")
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
+    which.add_argument("--base", action="store_true", help="the untuned model")
+    sub.add_argument("--input", type=Path, help="default: standard input")
+    sub.add_argument("--output", type=Path, help="default: standard output")
+
+    sub = verb("solve", solve, "answer programming problems")
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
+    which.add_argument("--base", action="store_true", help="the untuned model")
+    sub.add_argument("--input", type=Path, required=True, help="problems.jsonl")
+    sub.add_argument("--output", type=Path, required=True, help="solutions.jsonl")
+
+    sub = verb("grade", grade, "run solutions against their problems' tests, isolated")
+    sub.add_argument("--input", type=Path, required=True, help="solutions.jsonl")
+    sub.add_argument("--problems", type=Path, required=True, help="problems.jsonl")
+    sub.add_argument("--output", type=Path, help="graded.jsonl")
+    return parser
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    for finding in examine(options.profile):
+        print(f"{'!' if finding.advice else ' '} {finding.name:<20} {finding.value}")
+        if finding.advice:
+            print(f"  {'':<20} -> {finding.advice}")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    from .notebooks import find_notebooks, run_notebook
+
+    choice = options.profile or default_name()
+    if choice.endswith(".toml"):
+        choice = str(Path(choice).resolve())
+    profile = load_profile(choice)
+    paths = find_notebooks(options.notebooks)
+    print(f"profile {profile.name}: {profile.description}", file=sys.stderr)
+    for path in paths:
+        print(run_notebook(path, profile, choice))
+    return 0
+
+
+def _profile_for(options: argparse.Namespace) -> Profile:
+    """The chosen profile; without a choice, the one that the adapter was trained with."""
+    from .models import read_adapter_note
+
+    if options.profile is None and options.adapter is not None:
+        return load_profile(read_adapter_note(options.adapter)["profile"])
+    return load_profile(options.profile)
+
+
+def _load(options: argparse.Namespace):
+    from .models import load_for_inference
+    from .notebooks import is_local
+
+    profile = _profile_for(options)
+    if is_local(profile):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    # Libraries greet on standard output, which belongs to the answers.
+    saved, sys.stdout = sys.stdout, sys.stderr
+    try:
+        return profile, *load_for_inference(profile, options.adapter)
+    finally:
+        sys.stdout = saved
+
+
+def translate(options: argparse.Namespace) -> int:
+    from .generation import generate
+    from .models import read_adapter_note
+    from .prompts import TranslationTask
+
+    lines = (_read(options.input) if options.input else sys.stdin.read()).splitlines()
+    profile, model, tokenizer = _load(options)
+    direction = read_adapter_note(options.adapter)["direction"] if options.adapter else profile.translation.direction
+    task = TranslationTask(direction)
+    asked = [line.strip() for line in lines if line.strip()]
+    prompts = [task.prompt({task.source: line}) for line in asked]
+    settings = profile.translation
+    generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)
+    answers = iter(task.answer(one.text) for one in generated)
+    text = "".join((next(answers) if line.strip() else "") + "\n" for line in lines)
+    if options.output:
+        write_text(options.output, text)
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it, e.g. iconv -f latin1 -t utf-8") from error
+
+
+def _column(path: Path, rows: list[dict], *names: str) -> None:
+    for number, row in enumerate(rows, 1):
+        for name in names:
+            if name not in row:
+                raise UserError(f"{path}: row {number} has no {name!r} (it has: {', '.join(row)})")
+
+
+def solve(options: argparse.Namespace) -> int:
+    from .answers import extract_code
+    from .generation import generate
+    from .prompts import LeetcodeTask
+
+    problems = read_jsonl(options.input)
+    _column(options.input, problems, "task_id", "problem_description", "starter_code")
+    profile, model, tokenizer = _load(options)
+    task, settings = LeetcodeTask(), profile.leetcode
+    prompts = [task.prompt(problem) for problem in problems]
+    generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)
+    answers = (extract_code(task.answer(one.text)) for one in generated)
+    write_jsonl(
+        options.output,
+        [{"task_id": p["task_id"], "solution": a} for p, a in zip(problems, answers, strict=True)],
+    )
+    return 0
+
+
+def grade(options: argparse.Namespace) -> int:
+    from .execution import grade as run_tests
+    from .execution import isolation_level
+
+    solutions = read_jsonl(options.input)
+    _column(options.input, solutions, "task_id", "solution")
+    problems = {row["task_id"]: row for row in read_jsonl(options.problems) if "task_id" in row}
+    unknown = [row["task_id"] for row in solutions if row["task_id"] not in problems]
+    if unknown:
+        raise UserError(
+            f"{options.input}: task_id {unknown[0]!r} is not in {options.problems} ({len(unknown)} such rows)"
+        )
+    print(f"isolation: {isolation_level()}", file=sys.stderr)
+    graded = run_tests([row["solution"] for row in solutions], [problems[row["task_id"]] for row in solutions])
+    keys = ("task_id", "passed", "verdict", "tests_passed", "tests_total", "detail")
+    if options.output:
+        write_jsonl(options.output, [{key: row[key] for key in keys} for row in graded])
+    passed, tests = sum(row["passed"] for row in graded), sum(row["tests_total"] for row in graded)
+    print(f"{passed} of {len(graded)} solutions pass; {sum(row['tests_passed'] for row in graded)} of {tests} tests")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

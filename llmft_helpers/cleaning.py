@@ -1,0 +1,156 @@
+"""Filters over sentence pairs: each drops a row for one named reason, so that every loss is counted."""
+
+import re
+import unicodedata
+import zlib
+
+import numpy
+from datasketch import MinHash, MinHashLSH
+
+MAX_CHARACTERS = 500
+MAX_LENGTH_RATIO = 2.5
+NEAR_DUPLICATE_JACCARD = 0.8
+PERMUTATIONS = 64
+
+# Frequent function words that belong to one of the two languages only ("a", "he", "me", "no" are words of both).
+SPANISH = frozenset(
+    [
+        "el",
+        "la",
+        "los",
+        "las",
+        "un",
+        "una",
+        "de",
+        "del",
+        "que",
+        "y",
+        "es",
+        "por",
+        "para",
+        "con",
+        "no",
+        "se",
+        "su",
+        "lo",
+        "le",
+        "al",
+        "como",
+        "más",
+        "pero",
+        "está",
+    ]
+)
+ENGLISH = frozenset(
+    [
+        "the",
+        "an",
+        "of",
+        "that",
+        "and",
+        "is",
+        "for",
+        "with",
+        "not",
+        "his",
+        "her",
+        "it",
+        "to",
+        "as",
+        "but",
+        "are",
+        "was",
+        "were",
+        "you",
+        "i",
+        "she",
+        "they",
+    ]
+)
+
+
+def tidy(text: str) -> str:
+    """Unicode NFC, every run of white space one space."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def normalise(text: str) -> str:
+    """What counts as the same sentence: case, punctuation and spacing are ignored, accents are not."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFC", text).lower()))
+
+
+def reason_to_drop(spanish: str, english: str) -> str | None:
+    """The first filter that a tidy pair fails, or None."""
+    if not normalise(spanish) or not normalise(english):
+        return "empty side"
+    if normalise(spanish) == normalise(english):
+        return "source equals target"
+    if max(len(spanish), len(english)) > MAX_CHARACTERS:
+        return "too long"
+    # Ten characters of grace: "Sí." is fairly translated by "Yes, I do."
+    if max(len(spanish), len(english)) > MAX_LENGTH_RATIO * min(len(spanish), len(english)) + 10:
+        return "length ratio"
+    if _looks_like(spanish, ENGLISH, SPANISH) or _looks_like(english, SPANISH, ENGLISH):
+        return "language"
+    return None
+
+
+def _looks_like(text: str, wrong: frozenset[str], right: frozenset[str]) -> bool:
+    """Whether at least two function words speak for the wrong language and fewer for the right one."""
+    words = normalise(text).split()
+    against = sum(word in wrong for word in words)
+    return against >= 2 and against > 2 * sum(word in right for word in words)
+
+
+def drop_duplicates(rows: list[dict], sides: tuple[str, ...]) -> list[dict]:
+    """Keep the first row of those that share a normalised side."""
+    seen: dict[str, set[str]] = {side: set() for side in sides}
+    kept = []
+    for row in rows:
+        keys = {side: normalise(row[side]) for side in sides}
+        if any(keys[side] in seen[side] for side in sides):
+            continue
+        for side in sides:
+            seen[side].add(keys[side])
+        kept.append(row)
+    return kept
+
+
+def five_grams(text: str) -> set[str]:
+    text = normalise(text)
+    return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
+
+
+def _minhash(grams: set[str]) -> MinHash:
+    # seed fixes the permutations; crc32 is ten times faster than datasketch's SHA-1
+    sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=lambda gram: zlib.crc32(gram))
+    sketch.update_batch([gram.encode() for gram in grams])
+    return sketch
+
+
+def near_duplicate_pairs(texts: list[str]) -> list[tuple[int, int, float]]:
+    """(earlier, later, Jaccard) of all texts whose sets of character 5-grams overlap by at least 0.8.
+
+    MinHash LSH (Leskovec et al., Mining of Massive Datasets, ch. 3) proposes, the exact Jaccard decides.
+    """
+    index = MinHashLSH(num_perm=PERMUTATIONS, params=(16, 4))
+    found = []
+    for later, text in enumerate(texts):
+        grams = five_grams(text)
+        sketch = _minhash(grams)
+        for earlier in index.query(sketch):
+            other = five_grams(texts[earlier])
+            jaccard = len(grams & other) / len(grams | other)
+            if jaccard >= NEAR_DUPLICATE_JACCARD:
+                found.append((earlier, later, jaccard))
+        index.insert(later, sketch)
+    return found
+
+
+def drop_near_duplicates(rows: list[dict], sides: tuple[str, ...]) -> list[dict]:
+    """Keep the first row of those that nearly share a side."""
+    drop = numpy.zeros(len(rows), dtype=bool)
+    for side in sides:
+        for _, later, _ in near_duplicate_pairs([row[side] for row in rows]):
+            drop[later] = True
+    return [row for row, dropped in zip(rows, drop, strict=True) if not dropped]

@@ -1,0 +1,150 @@
+"""Score one model on one task: the same code, rows and precision for base, few-shot base and tuned."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from tqdm.auto import tqdm
+
+from .answers import describe_code, extract_code
+from .cleaning import normalise
+from .execution import grade
+from .generation import Generated, Timer, generate, tokens_per_second
+from .metrics import (
+    bleu_p_value,
+    bootstrap_ci95,
+    completion_nats,
+    mcnemar_p_value,
+    sentence_scores,
+    total,
+    translation_scores,
+)
+from .profiles import TaskSettings
+from .prompts import LeetcodeTask, Task, TranslationTask, few_shot_prompt
+
+CODE_TRAITS = ("parses", "defines_entry_point", "type_hints", "code_only", "prompt_echo")
+
+
+def evaluate_task(
+    model,
+    tokenizer,
+    task: Task,
+    rows: list[dict],
+    settings: TaskSettings,
+    shots: Sequence[dict] = (),
+    label: str = "",
+) -> tuple[dict, list[dict]]:
+    """(metrics, one answer a row) of `model` on `rows`; `shots` are training rows shown before each question."""
+    prompts = [few_shot_prompt(task, row, list(shots)) for row in rows]
+    scored = [{"prompt": prompt, "completion": task.completion(row)} for prompt, row in zip(prompts, rows, strict=True)]
+    nats = completion_nats(model, tokenizer, scored, settings.evaluation_batch_size)
+    with Timer() as timer, tqdm(total=len(rows), desc=f"{label} answers", leave=False) as bar:
+        generated = generate(
+            model,
+            tokenizer,
+            prompts,
+            settings.max_new_tokens,
+            task.stop,
+            settings.evaluation_batch_size,
+            _advance(bar),
+        )
+    metrics = {
+        "perplexity": total(nats).perplexity,
+        "bits_per_byte": total(nats).bits_per_byte,
+        "eos_rate": _mean([g.ended for g in generated]),
+        "generated_tokens_per_second": tokens_per_second(generated, timer.seconds),
+    }
+    score = _score_translations if isinstance(task, TranslationTask) else _score_code
+    scores, answers = score(task, rows, generated)
+    return metrics | scores, answers
+
+
+def _advance(bar: tqdm) -> Callable[[int, int], None]:
+    return lambda done, _: bar.update(done - bar.n)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _score_translations(task: TranslationTask, rows: list[dict], generated: list[Generated]) -> tuple[dict, list[dict]]:
+    answers = [task.answer(g.text) for g in generated]
+    references = [row[task.target] for row in rows]
+    per_row = sentence_scores(answers, references)
+    scores = translation_scores(answers, references)
+    scores["prompt_echo_rate"] = _mean(
+        [echoes(row[task.source], answer) for row, answer in zip(rows, answers, strict=True)]
+    )
+    scores["per_source"] = {}
+    for source in sorted({row["source"] for row in rows}):
+        chosen = [i for i, row in enumerate(rows) if row["source"] == source]
+        part = translation_scores([answers[i] for i in chosen], [references[i] for i in chosen])
+        scores["per_source"][source] = {
+            "rows": len(chosen),
+            **{k: part[k] for k in ("bleu", "bleu_ci95", "chrf")},
+        }
+    return scores, [{"text": text, "chrf": chrf} for text, chrf in zip(answers, per_row, strict=True)]
+
+
+def echoes(source: str, answer: str) -> bool:
+    """Whether a translation restates its source sentence instead of translating it."""
+    return normalise(source) in normalise(answer)
+
+
+def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]) -> tuple[dict, list[dict]]:
+    raw = [task.answer(g.text) for g in generated]
+    code = [extract_code(answer) for answer in raw]
+    traits = [describe_code(answer, task.prompt(row), row) for answer, row in zip(raw, rows, strict=True)]
+    graded = grade(code, rows)
+    scores = {
+        **translation_bleu(raw, [row["completion"] for row in rows]),
+        "pass_at_1": _mean([g["passed"] for g in graded]),
+        "pass_at_1_ci95": bootstrap_ci95([g["passed"] for g in graded]),
+        "tests_passed_rate": _mean([g["tests_passed"] / g["tests_total"] for g in graded]),
+        "tests_passed_ci95": bootstrap_ci95([g["tests_passed"] / g["tests_total"] for g in graded]),
+        **{f"{name}_rate": _mean([trait[name] for trait in traits]) for name in CODE_TRAITS},
+        "verdicts": dict(Counter(g["verdict"] for g in graded)),
+        "per_difficulty": _per_difficulty(rows, graded),
+    }
+    keep = ("passed", "verdict", "tests_passed", "tests_total", "detail")
+    return scores, [
+        {"text": text, **{k: g[k] for k in keep}, **t} for text, g, t in zip(raw, graded, traits, strict=True)
+    ]
+
+
+def translation_bleu(answers: list[str], references: list[str]) -> dict[str, float]:
+    """BLEU of code against the reference: kept because the study reported it, not because it grades code."""
+    return {"bleu": translation_scores(answers, references)["bleu"]}
+
+
+def _per_difficulty(rows: list[dict], graded: list[dict]) -> dict:
+    table = {}
+    for level in ("Easy", "Medium", "Hard"):
+        part = [g for row, g in zip(rows, graded, strict=True) if row.get("difficulty") == level]
+        if part:
+            rate = _mean([g["tests_passed"] / g["tests_total"] for g in part])
+            table[level] = {
+                "problems": len(part),
+                "pass_at_1": _mean([g["passed"] for g in part]),
+                "tests_passed_rate": rate,
+            }
+    return table
+
+
+def paired_translation_p_value(base: list[dict], tuned: list[dict], references: list[str]) -> float:
+    """Paired bootstrap (Koehn 2004) of the difference in BLEU."""
+    return bleu_p_value([a["text"] for a in base], [a["text"] for a in tuned], references)
+
+
+def paired_code_p_value(base: list[dict], tuned: list[dict]) -> float:
+    """McNemar's exact test over the problems that exactly one of the two arms solved."""
+    return mcnemar_p_value([a["passed"] for a in base], [a["passed"] for a in tuned])
+
+
+def merge_predictions(rows: list[dict], arms: dict[str, list[dict]]) -> list[dict]:
+    """One record a row: what was asked, the reference and every arm's answer."""
+    keys = ("id", "task_id", "source", "es", "en", "title", "difficulty", "problem_description", "starter_code",
+            "entry_point", "completion")  # fmt: skip
+    return [
+        {key: row[key] for key in keys if key in row} | {name: answers[i] for name, answers in arms.items()}
+        for i, row in enumerate(rows)
+    ]

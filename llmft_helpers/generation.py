@@ -1,0 +1,102 @@
+"""Text from prompts: one function for every arm, task and notebook."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Generated:
+    """`text` without the stop string; `ended`: whether the model itself wrote its end token."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+@torch.inference_mode()
+def generate(
+    model,
+    tokenizer,
+    prompts: list[str],
+    max_new_tokens: int,
+    stop: tuple[str, ...] = (),
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Generated]:
+    """Greedy continuations in the order of `prompts`, each up to the end token, a stop string or the limit.
+
+    Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
+    `progress(done, total)` is called after every batch.
+    """
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: memory fails early
+    results: list[Generated | None] = [None] * len(prompts)
+    done = 0
+    try:
+        while done < len(order):
+            batch = order[done : done + batch_size]
+            try:
+                generated = _generate_batch(model, tokenizer, [prompts[i] for i in batch], max_new_tokens, stop)
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
+                torch.cuda.empty_cache()
+                print(f"out of memory: going on with batches of {batch_size}")
+                continue
+            for i, result in zip(batch, generated, strict=True):
+                results[i] = result
+            done += len(batch)
+            if progress:
+                progress(done, len(order))
+    finally:
+        model.train(was_training)
+    return results
+
+
+def _generate_batch(
+    model, tokenizer, prompts: list[str], max_new_tokens: int, stop: tuple[str, ...]
+) -> list[Generated]:
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
+    end = tokenizer.eos_token_id
+    output = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        **({"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}),
+    )  # (B, T + new)
+    return [_cut(tokenizer, row, end, stop) for row in output[:, inputs.input_ids.shape[1] :].tolist()]
+
+
+def _cut(tokenizer, tokens: list[int], end: int, stop: tuple[str, ...]) -> Generated:
+    ended = end in tokens
+    if ended:
+        tokens = tokens[: tokens.index(end)]
+    tokens = [token for token in tokens if token != tokenizer.pad_token_id]
+    text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    # A stop string before the end token: the model wrote past its answer.
+    cuts = [text.index(string) for string in stop if string in text.lstrip()]
+    stopped = min(cuts) if cuts else None
+    return Generated(text if stopped is None else text[:stopped], len(tokens) + ended, ended and stopped is None)
+
+
+def tokens_per_second(results: list[Generated], seconds: float) -> float:
+    return sum(result.tokens for result in results) / seconds
+
+
+class Timer:
+    """`with Timer() as timer: ...; timer.seconds`."""
+
+    def __enter__(self) -> "Timer":
+        self.start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.seconds = time.perf_counter() - self.start

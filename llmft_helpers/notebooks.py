@@ -1,0 +1,87 @@
+"""Run copies of the notebooks without a browser: progress by cell, an HTML report, the partial copy of a failure."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from .errors import UserError
+from .profiles import Profile
+from .runs import ROOT, outputs_root, write_text
+
+FOLDER = ROOT / "notebooks"
+
+
+def find_notebooks(numbers: list[str]) -> list[Path]:
+    """Paths of the notebooks with these numbers ("01" or "1"), of all of them for an empty list."""
+    every = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    known = {path.name[:2]: path for path in every}
+    unknown = [number for number in numbers if number.zfill(2) not in known]
+    if unknown:
+        raise UserError(f"no notebook {', '.join(unknown)}: there are {', '.join(known)}")
+    return [known[number.zfill(2)] for number in numbers] or every
+
+
+def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
+    """Execute a copy of one notebook and write its HTML report; returns the report's path.
+
+    UserError if a cell fails: the message shows the cell, the partial notebook is kept beside the reports.
+    """
+    reports = outputs_root() / profile.name / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    )
+    _report_progress(client, path.stem)
+    try:
+        client.execute(env=kernel_environment(profile, profile_choice))
+    except CellExecutionError as error:
+        partial = reports / f"{path.stem}.partial.ipynb"
+        write_text(partial, nbformat.writes(notebook))
+        raise UserError(f"{path.name} failed; its partial copy is {partial}\n{error}") from error
+    (reports / f"{path.stem}.partial.ipynb").unlink(missing_ok=True)
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+    report = reports / f"{path.stem}.html"
+    write_text(report, page)
+    return report
+
+
+def kernel_environment(profile: Profile, profile_choice: str) -> dict[str, str]:
+    """The environment of the kernel: the same profile, and no hub look-ups where everything is local."""
+    environment = dict(os.environ, LLMFT_PROFILE=profile_choice, PYTHONWARNINGS="ignore")
+    if is_local(profile):
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def is_local(profile: Profile) -> bool:
+    """Whether neither the model nor any source comes from a hub."""
+    sources = (*profile.translation.sources, *profile.leetcode.sources)
+    local_model = profile.model.name in ("embedded", "random") or Path(profile.model.name).is_dir()
+    return local_model and not any(source.hub for source in sources)
+
+
+def _report_progress(client: NotebookClient, name: str) -> None:
+    code_cells = [index for index, cell in enumerate(client.nb.cells) if cell.cell_type == "code"]
+    started = time.perf_counter()
+    terminal = sys.stderr.isatty()
+    clear = "\r\033[K" if terminal else ""
+
+    def show(cell, cell_index) -> None:
+        if cell.cell_type != "code":
+            return
+        number = code_cells.index(cell_index) + 1
+        first_line = next((line for line in cell.source.split("\n") if line.strip()), "")[:56]
+        text = f"{name}  cell {number:>2}/{len(code_cells)}  {time.perf_counter() - started:6.0f} s  {first_line}"
+        print(f"{clear}{text}", end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+    client.on_cell_start = show
+    client.on_notebook_complete = lambda notebook: print(
+        f"{clear}{name}  done in {time.perf_counter() - started:.0f} s", file=sys.stderr
+    )

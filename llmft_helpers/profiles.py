@@ -1,0 +1,169 @@
+"""Profiles: which model, data, budget and evaluation size a run uses.
+
+Presets are the TOML files beside this module; a user copies one, edits it and names the
+copy. `LLMFT_PROFILE` (a preset's name or a path) chooses; without it, `full` where a CUDA
+device is visible and `demo` elsewhere.
+"""
+
+import os
+import tomllib
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from .errors import UserError
+
+PRESETS = Path(__file__).parent / "profiles"
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+Count = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelSettings:
+    """`name`: "embedded", "random", a hub repository or a local folder."""
+
+    name: str
+    load_in_4bit: bool = True
+    revision: str | None = None
+    max_length: PositiveInt = 512  # tokens, prompt and completion together
+
+
+@dataclass(frozen=True, config=STRICT)
+class LoraSettings:
+    rank: PositiveInt = 64
+    alpha: PositiveInt = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, config=STRICT)
+class Source:
+    """One corpus. `path` (a file, or two aligned text files) or `hub` (a repository), not both.
+
+    `columns` maps our names (`es`, `en`; for problems `completion`, ...) to the source's, with
+    dots into nested columns (`translation.es`). `limit` caps the rows read, `weight` is the share of
+    the cleaned rows kept, `split` fixes the rows' split where a source is published split.
+    """
+
+    name: str
+    path: str | tuple[str, str] | None = None
+    hub: str | None = None
+    config: str | None = None
+    hub_split: str = "train"
+    revision: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    register: str | None = None
+    licence: str = "unknown"
+    limit: PositiveInt | None = None
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    split: Literal["train", "test"] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainSettings:
+    epochs: PositiveFloat
+    learning_rate: PositiveFloat
+    batch_size: PositiveInt
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    max_steps: PositiveInt | None = None
+    evaluations: PositiveInt = 4  # validation losses during the run
+
+
+@dataclass(frozen=True, config=STRICT)
+class TaskSettings:
+    """Rows are counted after cleaning; `train_rows = 0` means all that remain."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    train: TrainSettings
+    validation_rows: PositiveInt
+    test_rows: PositiveInt
+    train_rows: Count = 0
+    max_new_tokens: PositiveInt = 96
+    evaluation_batch_size: PositiveInt = 32
+    shots: Count = 3
+    direction: Literal["es-en", "en-es"] = "es-en"  # translation only
+
+
+@dataclass(frozen=True, config=STRICT)
+class CharGptSettings:
+    layers: PositiveInt
+    heads: PositiveInt
+    width: PositiveInt
+    context: PositiveInt
+    batch_size: PositiveInt
+    seconds: PositiveFloat  # wall-clock training budget
+    max_steps: PositiveInt
+    learning_rate: PositiveFloat
+    characters: PositiveInt  # cap on the merged text
+
+
+@dataclass(frozen=True, config=STRICT)
+class Profile:
+    name: str
+    description: str
+    seed: int
+    model: ModelSettings
+    lora: LoraSettings
+    translation: TaskSettings
+    leetcode: TaskSettings
+    char_gpt: CharGptSettings
+
+
+def default_name() -> str:
+    """`LLMFT_PROFILE` if set, else `full` where CUDA is visible and `demo` elsewhere."""
+    chosen = os.environ.get("LLMFT_PROFILE", "").strip()
+    if chosen:
+        return chosen
+    import torch
+
+    return "full" if torch.cuda.is_available() else "demo"
+
+
+def load_profile(name: str | None = None) -> Profile:
+    """Read and validate a preset's name or a TOML file's path; UserError names the file and the key."""
+    name = name or default_name()
+    path = PRESETS / f"{name}.toml"
+    if not path.is_file():
+        path = Path(name)
+        if path.suffix != ".toml":
+            presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+            raise UserError(f"unknown profile {name!r}: use one of {presets}, or the path of a .toml file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"profile {path}: cannot be read ({error})") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"profile {path}: not valid TOML: {error}") from error
+    values.setdefault("name", path.stem)
+    return _validate(values, path)
+
+
+def _validate(values: dict, path: Path) -> Profile:
+    try:
+        # TOML has arrays where the dataclasses have tuples: JSON mode converts just that.
+        return TypeAdapter(Profile).validate_json(_json(values))
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in error.errors()]
+        raise UserError(f"profile {path}: " + "; ".join(lines)) from error
+
+
+def _explain(error: dict) -> str:
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return "unknown key"
+    return f"{error['msg']} (got {error['input']!r})" if error["type"] != "missing_argument" else "missing"
+
+
+def _json(values: dict) -> str:
+    import json
+
+    return json.dumps(values)

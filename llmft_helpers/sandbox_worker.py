@@ -1,0 +1,345 @@
+"""The process in which one model-written solution (or one problem's tests) runs; started by `execution.py`.
+
+Started as a script in a fresh interpreter, it confines itself and forks once: the *outer* half keeps no
+model code, waits, and takes every descendant with it; the *inner* half is locked in (`_confine`) and talks
+JSON lines over its own pair of pipes. Values cross as plain data (`encode`, `decode`), never as pickles.
+Only the standard library and no sibling module is imported: the script is run by its path.
+Landlock: https://docs.kernel.org/userspace-api/landlock.html; namespaces: man 7 namespaces.
+"""
+
+import builtins
+import json
+import os
+import resource
+import sys
+import types
+
+__builtins__ = dict(vars(builtins))  # the functions below keep these when a solution patches `builtins`
+
+NOBODY = 65534
+TIMED_OUT = 124  # exit status of the outer half, as timeout(1) has it
+SPARE = 64 << 20  # bytes of address space kept back, to report a MemoryError with
+MAX_NODES = 200_000
+SOLUTION = "<solution>"
+
+STARS = ("typing", "functools", "collections", "itertools", "heapq", "bisect", "string", "operator", "math")
+RARE = ("array", "copy", "datetime", "decimal", "fractions", "random", "re", "statistics", "sys", "time")
+# What a solution to a pure problem never does. The kernel's layers hold without this list; it gives the verdict.
+UNSAFE = ("os.", "shutil.", "socket.", "subprocess.", "tempfile.", "signal.", "pty.", "mmap.", "sqlite3.",
+          "resource.", "syslog.", "ctypes.dlsym", "ctypes.call_function", "ctypes.string_at", "ctypes.cdata",
+          "ctypes.addressof", "sys.addaudithook", "_posixsubprocess.")  # fmt: skip
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class CandidateFailed(BaseException):
+    """The model's code gave no value: (verdict, detail). Not an Exception, so that no test swallows it."""
+
+
+class Opaque:
+    """Stands for an object that is no plain data; it equals nothing."""
+
+    __eq__ = None
+    __hash__ = object.__hash__
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+def encode(value: object) -> object:
+    """`value` as JSON types: exact builtins only, the rest tagged {"t": kind, "v": payload}.
+
+    RecursionError on nesting too deep (or a list that holds itself), ValueError on a cyclic linked list or tree.
+    """
+    kind = type(value)  # not isinstance: __class__ can lie
+    if value is None or kind in (bool, float, str):
+        return value
+    if issubclass(kind, int):
+        plain = int.__add__(value, 0)
+        return plain if -(1 << 63) < plain < 1 << 63 else {"t": "int", "v": hex(plain)}
+    if issubclass(kind, float):
+        return float.__add__(value, 0.0)
+    if issubclass(kind, str):
+        return str.__add__(value, "")
+    if issubclass(kind, list):
+        return [encode(item) for item in list.__iter__(value)]
+    if issubclass(kind, tuple):
+        return {"t": "tuple", "v": [encode(item) for item in tuple.__iter__(value)]}
+    if issubclass(kind, dict):
+        return {"t": "dict", "v": [[encode(key), encode(item)] for key, item in dict.items(value)]}
+    if issubclass(kind, (set, frozenset)):
+        base = set if issubclass(kind, set) else frozenset
+        return {"t": "set", "v": [encode(item) for item in base.__iter__(value)]}
+    if issubclass(kind, (bytes, bytearray)):
+        return {"t": "bytes", "v": bytes(value).hex()}
+    if kind.__module__ == "numpy":
+        return encode(value.tolist())
+    if kind.__name__ == "ListNode":
+        return {"t": "ListNode", "v": _encode_list(value)}
+    if kind.__name__ == "TreeNode":
+        return {"t": "TreeNode", "v": _encode_tree(value)}
+    return {"t": "object", "v": kind.__name__}
+
+
+def _encode_list(node: object) -> list:
+    values = []
+    while node is not None:
+        values.append(encode(node.val))
+        if len(values) > MAX_NODES:
+            raise ValueError("the linked list does not end")
+        node = node.next
+    return values
+
+
+def _encode_tree(root: object) -> list:
+    """Level order; a node is [value], a missing child null."""
+    row, queue = [], [root]
+    for node in queue:
+        if node is None:
+            row.append(None)
+            continue
+        row.append([encode(node.val)])
+        queue += (node.left, node.right)
+        if len(row) > MAX_NODES:
+            raise ValueError("the tree does not end")
+    return row
+
+
+def decode(wire: object, space: dict) -> object:
+    """The value that `encode` wrote; node classes are taken from `space`. ValueError on an unknown tag."""
+    if type(wire) is list:
+        return [decode(item, space) for item in wire]
+    if type(wire) is not dict:
+        return wire
+    kind, payload = wire.get("t"), wire.get("v")
+    if kind == "int":
+        return int(payload, 16)
+    if kind == "tuple":
+        return tuple(decode(item, space) for item in payload)
+    if kind == "dict":
+        return {decode(key, space): decode(item, space) for key, item in payload}
+    if kind == "set":
+        return {decode(item, space) for item in payload}
+    if kind == "bytes":
+        return bytes.fromhex(payload)
+    if kind == "ListNode":
+        head = None
+        for item in reversed(payload):
+            node = space["ListNode"](decode(item, space))
+            node.next, head = head, node
+        return head
+    if kind == "TreeNode":
+        return _decode_tree(payload, space)
+    if kind == "object":
+        return Opaque(payload)
+    raise ValueError("malformed value")
+
+
+def _decode_tree(row: list, space: dict) -> object:
+    nodes = [None if item is None else space["TreeNode"](decode(item[0], space)) for item in row]
+    children = iter(nodes[1:])
+    for node in nodes:
+        if node is not None:
+            node.left, node.right = next(children, None), next(children, None)
+    return nodes[0]
+
+
+class Pipe:
+    """JSON lines in and out; holds its own references, so that patched modules change nothing."""
+
+    def __init__(self, requests: int, replies: int) -> None:
+        self.requests, self.replies = os.fdopen(requests, "rb"), replies
+        self._write, self._dumps, self._loads = os.write, json.dumps, json.loads
+
+    def send(self, message: dict) -> None:
+        line = self._dumps(message).encode() + b"\n"
+        while line:
+            line = line[self._write(self.replies, line) :]
+
+    def receive(self) -> dict:
+        line = self.requests.readline()
+        if not line:
+            os._exit(0)
+        return self._loads(line)
+
+
+def serve_solution(job: dict, pipe: Pipe, hook: types.FunctionType | None) -> None:
+    """Load the model's code, then answer calls {"id", "args", "kwargs"} with {"id", "value"} or {"id", "fail"}."""
+    space = _namespace("solution", job)
+    pipe.send({"ready": True})
+    try:
+        if hook:
+            sys.addaudithook(hook)
+        exec(compile(job["source"], SOLUTION, "exec"), space)
+        _entry(space, job["entry"])
+    except BaseException as error:
+        pipe.send({"fail": _failure(error)})
+        return
+    pipe.send({"loaded": True})
+    while True:
+        request = pipe.receive()
+        try:
+            args, kwargs = decode(request["args"], space), decode(request["kwargs"], space)
+            value = encode(_entry(space, job["entry"])(*args, **kwargs))
+            pipe.send({"id": request["id"], "value": value})
+        except BaseException as error:
+            value = args = kwargs = None
+            pipe.send({"id": request["id"], "fail": _failure(error)})
+
+
+def serve_tests(job: dict, pipe: Pipe) -> None:
+    """Run `check` with a candidate that asks for the model's answer through the pipe; report test by test."""
+    space = _namespace("tests", job)
+
+    def candidate(*args, **kwargs):
+        pipe.send({"call": [encode(list(args)), encode(kwargs)]})
+        answer = pipe.receive()
+        if "fail" in answer:
+            raise CandidateFailed(*answer["fail"])
+        try:
+            return decode(answer["value"], space)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise CandidateFailed("error", "returned malformed data") from error
+
+    class Test:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, kind, error, trace) -> bool:
+            if isinstance(error, CandidateFailed):
+                verdict, detail = error.args
+            elif error is None or isinstance(error, AssertionError):
+                verdict, detail = "wrong" if error else "passed", ""
+            else:
+                verdict, detail = "wrong", f"the test raised {kind.__name__}: {error}"
+            pipe.send({"test": self.number, "verdict": verdict, "detail": detail})
+            return True
+
+    space["__test__"] = Test
+    exec(compile(job["source"], "<tests>", "exec"), space)
+    pipe.send({"ready": True})
+    pipe.receive()  # the model's code is loaded
+    try:
+        space["check"](candidate)
+    except CandidateFailed as error:
+        pipe.send({"done": list(error.args)})
+    except Exception as error:
+        pipe.send({"done": ["error", f"the tests raised {type(error).__name__}: {error}"]})
+    else:
+        pipe.send({"done": None})
+
+
+def serve_probe(job: dict, pipe: Pipe) -> None:
+    """Try what the layers should forbid and say what was refused."""
+    import socket
+
+    def refused(action) -> bool:
+        try:
+            action()
+        except (OSError, MemoryError):
+            return True
+        return False
+
+    def fork() -> None:
+        if not os.fork():
+            os._exit(0)
+        os.wait()
+
+    def write(folder: str) -> None:
+        path = os.path.join(folder, f"llmft-probe-{os.getpid()}")
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        os.unlink(path)
+
+    def connect() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.connect(("192.0.2.1", 9))  # TEST-NET-1: needs a route, sends nothing
+
+    pipe.send({
+        "uid": os.getuid(),
+        "memory": refused(lambda: bytearray(job["memory"] + SPARE)),
+        "fork": refused(fork),
+        "write": refused(lambda: write("/tmp")) and refused(lambda: write(job["folder"])),
+        "read": refused(lambda: os.close(os.open(job["file"], os.O_RDONLY))),
+        "signal": refused(lambda: os.kill(job["grader"], 0)),
+        "network": refused(connect),
+    })  # fmt: skip
+
+
+def _namespace(name: str, job: dict) -> dict:
+    """A module's namespace with the names that LeetCode provides (if asked for) and the problem's own prompt."""
+    module = types.ModuleType(name)
+    sys.modules[name] = module  # dataclasses look their module up
+    space = vars(module)
+    words = job["words"]
+    if "random" in words:
+        __import__("random").seed(0)  # the same verdict twice
+    if job["prelude"]:
+        for star in STARS:
+            exec(f"import {star}\nfrom {star} import *", space)
+        for rare in RARE:
+            if rare in words:
+                space[rare] = __import__(rare)
+        space |= {"inf": float("inf"), "Counter": space["collections"].Counter}
+        for shadowed in vars(builtins).keys() & space.keys() - {"__name__", "__doc__"}:
+            del space[shadowed]  # `pow` is the builtin, not math's or operator's
+    exec(compile(job["setup"], "<prompt>", "exec"), space)
+    return space
+
+
+def _entry(space: dict, entry: str):
+    """The function to call: a method of a fresh `Solution()`, or a plain function where the problem allows one."""
+    owner, _, name = entry.rpartition(".")
+    owner_class = space.get("Solution")
+    if isinstance(owner_class, type) and hasattr(owner_class, name):
+        return getattr(owner_class(), name)
+    if owner or not callable(space.get(name)):
+        raise NameError(f"the code defines no {'Solution.' if owner else ''}{name}")
+    return space[name]
+
+
+def _failure(error: BaseException) -> list[str]:
+    """[verdict, detail]: type, message and the line in the model's own source."""
+    if isinstance(error, MemoryError):
+        limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # room to say so
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    trace, error.__traceback__ = error.__traceback__, None
+    while trace:
+        if trace.tb_frame.f_code.co_filename == SOLUTION:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    try:
+        message = str(error)[:200]
+    except BaseException:  # a model's exception class may fail, or end the process, in its own __str__
+        message = ""
+    name = type(error).__name__
+    verdict = "memory" if isinstance(error, MemoryError) else "error"
+    return [verdict, f"{name}: {message}".rstrip(": ") + (f" (line {line})" if line else "")]
+
+
+def _audit_hook(pipe: Pipe, readable: list[str]) -> types.FunctionType:
+    """Ends the process with the verdict unsafe when the model's code reaches for files, processes or sockets."""
+    frame, leave, roots = sys._getframe, os._exit, tuple(readable)
+    harmless = ("os.listdir", "os.scandir", "os.putenv", "os.unsetenv", "os.add_dll_directory")
+    fsdecode = os.fsdecode
+
+    def hook(event: str, args: tuple) -> None:
+        if event == "open":
+            path, _, flags = args
+            if isinstance(path, int) or (not flags & WRITING and fsdecode(path).startswith(roots)):
+                return
+            what = f"open {fsdecode(path)!r}"
+        elif not event.startswith(UNSAFE) or event in harmless:
+            return
+        else:
+            what = event
+        caller = frame(1)
+        while caller and caller.f_code.co_filename != SOLUTION:
+            caller = caller.f_back
+        where = f" (line {caller.f_lineno})" if caller else ""
+        pipe.send({"fail": ["unsafe", what[:200] + where]})
+        leave(0)
+
+    return hook
