@@ -3,26 +3,25 @@
 import ast
 import re
 
-FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+FENCE = re.compile(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+FIRST_LINE = re.compile(r"class \w+\s*[(:]|import \w|from [\w.]+ import\b|def \w+\s*\(|@\w")
 ECHO_WORDS = 8
 
 
 def extract_code(answer: str) -> str:
-    """The first fenced block if there is one, else the answer up to the first line that cannot be code's own.
+    """The first fenced block, else the answer from its first line that opens a class, a function or an import.
 
-    A fair reading for a model that explains itself: prose before the first `class` or `import` line is dropped,
-    and so is a tail that keeps the rest from parsing.
+    A fair reading for a model that explains itself: prose before the code is dropped, and so is a tail (prose, or a
+    last statement cut off) that keeps the rest from parsing.
     """
     fenced = FENCE.search(answer)
-    if fenced:
-        return fenced.group(1).strip("\n")
-    lines = answer.strip("\n").split("\n")
-    starts = [i for i, line in enumerate(lines) if re.match(r"(class|import|from|def|@)\b", line)]
-    lines = lines[starts[0] :] if starts else lines
+    lines = (fenced.group(1) if fenced else answer).strip("\n").split("\n")
+    if not fenced:
+        lines = lines[next((i for i, line in enumerate(lines) if FIRST_LINE.match(line)), 0) :]
     for end in range(len(lines), 0, -1):
         candidate = "\n".join(lines[:end])
         if parses(candidate):
-            return candidate
+            return candidate.rstrip()
     return "\n".join(lines)
 
 
@@ -51,7 +50,7 @@ def describe_code(answer: str, prompt: str, row: dict) -> dict[str, bool]:
     `type_hints`: the entry point annotates its arguments and its result.
     """
     code = extract_code(answer)
-    method = _entry_point(code, row["entry_point"]) if parses(code) else None
+    method = _entry_point(code, row["entry_point"].removeprefix("Solution().")) if parses(code) else None
     return {
         "parses": parses(code),
         "defines_entry_point": method is not None,

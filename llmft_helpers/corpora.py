@@ -7,6 +7,7 @@ anything is weighted or formatted, and `check_no_leak` stops the build if a test
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .cleaning import drop_duplicates, drop_near_duplicates, normalise, reason_to_drop, tidy
@@ -15,18 +16,11 @@ from .profiles import Profile, Source, TaskSettings
 from .runs import fingerprint
 from .sources import read_source
 
+PAIR_COLUMNS, PAIR_EXTRAS = ("es", "en"), ("id", "register")
 PROBLEM_COLUMNS = ("task_id", "problem_description", "starter_code", "entry_point", "completion")
 PROBLEM_EXTRAS = (
-    "title",
-    "difficulty",
-    "tags",
-    "family",
-    "tests",
-    "test",
-    "prompt",
-    "compare",
-    "estimated_date",
-)
+    "title", "difficulty", "tags", "family", "tests", "test", "prompt", "compare", "estimated_date",
+)  # fmt: skip
 SPLITS = ("train", "validation", "test")
 
 
@@ -53,17 +47,11 @@ class Corpus:
 def load_pairs(profile: Profile) -> Corpus:
     """The profile's Spanish-English corpora, cleaned, merged and split."""
     settings = profile.translation
-    rows, counts = [], {}
-    for source in settings.sources:
-        read = [
-            _pair(row, source, number)
-            for number, (_, row) in enumerate(read_source(source, ("es", "en"), ("id", "register")))
-        ]
-        kept, dropped = _clean(read)
-        counts[source.name] = {"rows_in": len(read), "dropped": dropped}
-        rows += kept
-    rows = _unique(rows, counts, ("es", "en"))
-    splits = split_rows(rows, settings, profile.seed, group=lambda row: row["id"])
+    rows, counts = _read_all(settings, PAIR_COLUMNS, PAIR_EXTRAS, _pair)
+    rows = _clean(rows, counts)
+    rows = _unique(rows, counts, settings, exact=("es", "en"), near=("es", "en"))
+    # No two rows share a side any more, so that a row is a sentence group of its own.
+    splits = split_rows(rows, settings, profile.seed, group=lambda row: f"{row['source']}/{row['id']}")
     check_no_leak(splits, ("es", "en"))
     return Corpus(splits, _manifest(splits, settings, counts))
 
@@ -71,58 +59,96 @@ def load_pairs(profile: Profile) -> Corpus:
 def load_problems(profile: Profile) -> Corpus:
     """The profile's programming problems, split by family, or by date where the source has such a split."""
     settings = profile.leetcode
-    rows, counts = [], {}
-    for source in settings.sources:
-        read = [_problem(row, source) for _, row in read_source(source, PROBLEM_COLUMNS, PROBLEM_EXTRAS)]
-        counts[source.name] = {"rows_in": len(read), "dropped": Counter()}
-        rows += read
-    rows = _unique(rows, counts, ("problem_description",))
+    rows, counts = _read_all(settings, PROBLEM_COLUMNS, PROBLEM_EXTRAS, _problem)
+    rows = _unique(rows, counts, settings, exact=("problem_description", "task_id"), near=("problem_description",))
     splits = split_rows(rows, settings, profile.seed, group=lambda row: row["family"])
     check_no_leak(splits, ("problem_description", "task_id"))
     return Corpus(splits, _manifest(splits, settings, counts))
 
 
-def _pair(row: dict, source: Source, number: int) -> dict:
+def _read_all(
+    settings: TaskSettings, wanted: tuple[str, ...], optional: tuple[str, ...], make: Callable
+) -> tuple[list[dict], dict]:
+    """All sources' rows in one list, and by source name how many came in and a counter for the drops."""
+    rows, counts = [], {}
+    for source in settings.sources:
+        if source.name in counts:
+            raise UserError(f"two sources are called {source.name!r}: rename one, rows are counted by source name")
+        read = [make(row, source, where) for where, row in read_source(source, wanted, optional)]
+        counts[source.name] = {"rows_in": len(read), "dropped": Counter()}
+        rows += read
+    return rows, counts
+
+
+def _pair(row: dict, source: Source, where: str) -> dict:
+    spanish, english = tidy(row["es"]), tidy(row["en"])
     return {
-        "id": str(row.get("id", f"{source.name}-{number}")),
-        "es": tidy(str(row["es"])),
-        "en": tidy(str(row["en"])),
+        # An id made of the text stays the same when the file is sorted or grows.
+        "id": str(row.get("id") or f"{source.name}-{fingerprint([spanish, english])}"),
+        "es": spanish,
+        "en": english,
         "source": source.name,
-        "register": row.get("register", source.register or source.name),
+        "register": row.get("register") or source.register or source.name,
     }
 
 
-def _problem(row: dict, source: Source) -> dict:
+def _problem(row: dict, source: Source, where: str) -> dict:
+    for column in PROBLEM_COLUMNS:
+        if not row[column].strip():
+            raise UserError(f"{where}: column {column!r} is empty; fill it or remove the problem")
+    if not row.get("tests") and not row.get("test"):
+        raise UserError(f"{where}: problem {row['task_id']!r} has neither `tests` nor `test`; add one or map a column")
+    tests = row.get("tests", [])
+    if not isinstance(tests, list) or not all(isinstance(t, dict) and {"args", "expected"} <= set(t) for t in tests):
+        raise UserError(
+            f"{where}: problem {row['task_id']!r}: `tests` must be a list of "
+            '{"args": [...], "expected": ...}; repair it, or map a `test` column instead'
+        )
     row["family"] = row.get("family") or row["task_id"]
     row["source"] = source.name
-    row["entry_point"] = row["entry_point"].removeprefix("Solution().")
     row["problem_description"] = row["problem_description"].strip()
-    if not row.get("tests") and not row.get("test"):
-        raise UserError(f"source {source.name!r}: problem {row['task_id']!r} has neither `tests` nor `test`")
     return row
 
 
-def _clean(rows: list[dict]) -> tuple[list[dict], Counter]:
-    dropped: Counter = Counter()
+def _clean(rows: list[dict], counts: dict) -> list[dict]:
     kept = []
     for row in rows:
         reason = reason_to_drop(row["es"], row["en"])
         if reason:
-            dropped[reason] += 1
+            counts[row["source"]]["dropped"][reason] += 1
         else:
             kept.append(row)
-    return kept, dropped
+    return kept
 
 
-def _unique(rows: list[dict], counts: dict, sides: tuple[str, ...]) -> list[dict]:
-    for reason, drop in (("duplicate", drop_duplicates), ("near duplicate", drop_near_duplicates)):
-        kept = drop(rows, sides)
-        ids = {id(row) for row in kept}
-        for row in rows:
-            if id(row) not in ids:
-                counts[row["source"]]["dropped"][reason] += 1
-        rows = kept
-    return rows
+def _unique(
+    rows: list[dict], counts: dict, settings: TaskSettings, exact: tuple[str, ...], near: tuple[str, ...]
+) -> list[dict]:
+    """Drop duplicates, keeping published test rows first, then earlier sources; UserError if a source loses all rows.
+
+    Within a source the order is a hash of the row's id, so that the order in the file does not matter.
+    """
+    rank = {source.name: (source.split != "test", number) for number, source in enumerate(settings.sources)}
+    rows = sorted(rows, key=lambda row: (rank[row["source"]], _order(_identity(row), 0)))
+    different = drop_duplicates(rows, exact)
+    published = sum(not rank[row["source"]][0] for row in different)
+    kept = drop_near_duplicates(different, near, spared=published)
+    for reason, before, after in (("duplicate", rows, different), ("near duplicate", different, kept)):
+        for name, lost in (Counter(r["source"] for r in before) - Counter(r["source"] for r in after)).items():
+            counts[name]["dropped"][reason] = lost
+    for source in settings.sources:
+        if not any(row["source"] == source.name for row in kept):
+            entry = counts[source.name]
+            reasons = ", ".join(f"{reason} {count}" for reason, count in entry["dropped"].items())
+            raise UserError(
+                f"source {source.name!r}: none of the {entry['rows_in']} rows of {source.path or source.hub} is left "
+                f"after cleaning (dropped: {reasons}); check its columns and languages, or leave the source out"
+            )
+    return kept
+
+
+def _identity(row: dict) -> str:
+    return str(row.get("id", row.get("task_id")))
 
 
 def _order(key: str, seed: int) -> str:
@@ -133,43 +159,50 @@ def _order(key: str, seed: int) -> str:
 def split_rows(rows: list[dict], settings: TaskSettings, seed: int, group) -> dict[str, list[dict]]:
     """Whole groups to test, validation, train, in a seeded order; test and validation draw evenly from the sources.
 
-    A source with a fixed `split` keeps it. UserError when a split would be empty or larger than its data.
+    A source with a fixed `split` keeps it: where there is a published test set, the test rows are its first
+    `test_rows` in the seeded order (all of them if it has fewer). UserError when a split cannot be filled.
     """
     fixed = {source.name: source.split for source in settings.sources}
-    rows = sorted(rows, key=lambda row: (_order(str(group(row)), seed), str(row.get("id", row.get("task_id")))))
-    splits: dict[str, list[dict]] = {name: [] for name in SPLITS}
-    published_test = [row for row in rows if fixed[row["source"]] == "test"]
-    free = [row for row in rows if fixed[row["source"]] != "test"]
-    if published_test:
-        splits["test"] = published_test[: settings.test_rows]
-        seen = {group(row) for row in published_test}
-        free = [row for row in free if group(row) not in seen]
+    rows = sorted(rows, key=lambda row: (_order(str(group(row)), seed), _identity(row)))
+    published = [row for row in rows if fixed[row["source"]] == "test"]
+    others = [row for row in rows if fixed[row["source"]] != "test"]
+    if published:
+        test, in_test = published[: settings.test_rows], {group(row) for row in published}
     else:
-        splits["test"], free = _take_groups(free, settings.test_rows, group, "test_rows")
-    splits["validation"], rest = _take_groups(free, settings.validation_rows, group, "validation_rows")
-    splits["train"] = _weighted(rest, settings)
-    for name, part in splits.items():
-        if not part:
-            raise UserError(
-                f"no rows left for the {name} split: {len(rows)} rows after cleaning; "
-                "lower test_rows or validation_rows, or add data"
-            )
-    return splits
+        drawable = [row for row in others if fixed[row["source"]] is None]
+        in_test = _draw_groups(drawable, settings.test_rows, group, "test_rows")
+        test = [row for row in drawable if group(row) in in_test]
+    others = [row for row in others if group(row) not in in_test]
+    in_validation = _draw_groups(others, settings.validation_rows, group, "validation_rows")
+    validation = [row for row in others if group(row) in in_validation]
+    train = _weighted([row for row in others if group(row) not in in_validation], settings)
+    if not train:
+        raise UserError(
+            f"no rows left to train on of {len(rows)} after cleaning: raise the sources' weight, or add data"
+        )
+    return {"train": train, "validation": validation, "test": test}
 
 
-def _take_groups(rows: list[dict], count: int, group, setting: str) -> tuple[list[dict], list[dict]]:
-    """Split off about `count` rows, whole groups, the same number from every source."""
-    if count >= len(rows):
-        raise UserError(f"{setting} = {count} leaves nothing to train on: {len(rows)} rows are left after cleaning")
-    sources = sorted({row["source"] for row in rows})
-    room = {name: count // len(sources) + (index < count % len(sources)) for index, name in enumerate(sources)}
+def _draw_groups(rows: list[dict], count: int, group, setting: str) -> set:
+    """The first groups that hold about `count` rows, the same number from every source but at most half of it."""
+    available = Counter(row["source"] for row in rows)
+    room, left = {}, count
+    for number, name in enumerate(sorted(available, key=lambda name: (available[name], name))):
+        room[name] = min(available[name] // 2, left // (len(available) - number))
+        left -= room[name]
     size = Counter(group(row) for row in rows)
     taken = set()
     for row in rows:
         if group(row) not in taken and size[group(row)] <= room[row["source"]]:
             taken.add(group(row))
             room[row["source"]] -= size[group(row)]
-    return [row for row in rows if group(row) in taken], [row for row in rows if group(row) not in taken]
+    if left or not taken:
+        have = ", ".join(f"{number} of {name!r}" for name, number in available.items()) or "none"
+        raise UserError(
+            f"{setting} = {count} is too many: at most half of a source's rows may be drawn, whole families together, "
+            f"and there are {have} to draw from after cleaning; lower {setting} or add data"
+        )
+    return taken
 
 
 def _weighted(rows: list[dict], settings: TaskSettings) -> list[dict]:
@@ -192,8 +225,7 @@ def check_no_leak(splits: dict[str, list[dict]], sides: tuple[str, ...]) -> None
             for row in splits[name]:
                 if normalise(row[side]) in train:
                     raise UserError(
-                        f"{name} row {row.get('id', row.get('task_id'))!r} shares its {side} with training: "
-                        f"{row[side][:80]!r}"
+                        f"{name} row {_identity(row)!r} shares its {side} with training: {row[side][:80]!r}"
                     )
 
 

@@ -163,6 +163,7 @@ def read_adapter_note(path: Path) -> dict:
 def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
     """`model` with the adapter on top; UserError if the adapter was trained on another base."""
     from peft import PeftModel
+    from safetensors.torch import load_file
 
     note = read_adapter_note(path)
     if note["base_model"] != base.name:
@@ -174,6 +175,11 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
         model.load_adapter(str(path), adapter_name=name)
     else:
         model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+    # PEFT loads into float32; TRL trains 4-bit models' adapters in bfloat16, and that is the model we measured.
+    dtype = next(iter(load_file(path / "adapter_model.safetensors").values())).dtype
+    for key, parameter in model.named_parameters():
+        if "lora_" in key and f".{name}." in key:
+            parameter.data = parameter.data.to(dtype)
     return model.eval()
 
 

@@ -5,9 +5,10 @@ copy. `LLMFT_PROFILE` (a preset's name or a path) chooses; without it, `full` wh
 device is visible and `demo` elsewhere.
 """
 
+import json
 import os
 import tomllib
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -145,13 +146,33 @@ def load_profile(name: str | None = None) -> Profile:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"profile {path}: not valid TOML: {error}") from error
     values.setdefault("name", path.stem)
-    return _validate(values, path)
+    profile = _validate(values, path)
+    return replace(
+        profile,
+        translation=_resolve_beside(profile.translation, path.parent),
+        leetcode=_resolve_beside(profile.leetcode, path.parent),
+    )
+
+
+def _resolve_beside(task: TaskSettings, folder: Path) -> TaskSettings:
+    """Data files named beside a user's profile are found from any working folder."""
+
+    def resolved(name: str) -> str:
+        return str((folder / name).resolve()) if (folder / name).is_file() else name
+
+    def with_path(source: Source) -> Source:
+        if source.path is None:
+            return source
+        path = resolved(source.path) if isinstance(source.path, str) else tuple(resolved(name) for name in source.path)
+        return replace(source, path=path)
+
+    return replace(task, sources=tuple(with_path(source) for source in task.sources))
 
 
 def _validate(values: dict, path: Path) -> Profile:
     try:
         # TOML has arrays where the dataclasses have tuples: JSON mode converts just that.
-        return TypeAdapter(Profile).validate_json(_json(values))
+        return TypeAdapter(Profile).validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {_explain(e)}" for e in error.errors()]
         raise UserError(f"profile {path}: " + "; ".join(lines)) from error
@@ -161,9 +182,3 @@ def _explain(error: dict) -> str:
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return "unknown key"
     return f"{error['msg']} (got {error['input']!r})" if error["type"] != "missing_argument" else "missing"
-
-
-def _json(values: dict) -> str:
-    import json
-
-    return json.dumps(values)

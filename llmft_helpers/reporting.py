@@ -21,7 +21,8 @@ HATCHES = {"base": "", "base_few_shot": "//", "tuned": ".."}
 
 TRANSLATION_COLUMNS = {
     "perplexity": "perplexity", "bits_per_byte": "bits/byte", "bleu": "BLEU", "bleu_ci95": "95% interval",
-    "bleu_01": "BLEU (0-1)", "chrf": "chrF", "length_ratio": "length ratio", "prompt_echo_rate": "prompt echo", "eos_rate": "ends itself",
+    "bleu_01": "BLEU (0-1)", "chrf": "chrF", "length_ratio": "length ratio",
+    "prompt_echo_rate": "prompt echo", "eos_rate": "ends itself",
 }  # fmt: skip
 LEETCODE_COLUMNS = {
     "perplexity": "perplexity", "bits_per_byte": "bits/byte", "pass_at_1": "pass@1", "pass_at_1_ci95": "95% interval",

@@ -136,10 +136,14 @@ def device_description() -> dict[str, str]:
     if torch.cuda.is_available():
         dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
         return {"device": torch.cuda.get_device_name(), "dtype": dtype}
-    from unsloth_zoo.cpu.runtime import cpu_bf16_supported
-
-    dtype = "bfloat16" if cpu_bf16_supported() else "float32"
-    return {"device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}", "dtype": dtype}
+    capabilities = torch.cpu.get_capabilities()
+    # Elsewhere bfloat16 is emulated, and Unsloth computes in float32.
+    native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    name = capabilities.get("cpu_name") or platform.machine()
+    return {
+        "device": f"{name} CPU, {torch.get_num_threads()} threads",
+        "dtype": "bfloat16" if native else "float32",
+    }
 
 
 def git_commit() -> str | None:

@@ -8,9 +8,13 @@ Landlock: https://docs.kernel.org/userspace-api/landlock.html; namespaces: man 7
 """
 
 import builtins
+import ctypes
 import json
 import os
 import resource
+import signal
+import stat
+import struct
 import sys
 import types
 
@@ -20,14 +24,17 @@ NOBODY = 65534
 TIMED_OUT = 124  # exit status of the outer half, as timeout(1) has it
 SPARE = 64 << 20  # bytes of address space kept back, to report a MemoryError with
 MAX_NODES = 200_000
+RECURSION = 20_000  # LeetCode's is far above Python's 1,000
+STACK = 64 << 20  # bytes, enough for that depth through C calls
 SOLUTION = "<solution>"
 
 STARS = ("typing", "functools", "collections", "itertools", "heapq", "bisect", "string", "operator", "math")
 RARE = ("array", "copy", "datetime", "decimal", "fractions", "random", "re", "statistics", "sys", "time")
 # What a solution to a pure problem never does. The kernel's layers hold without this list; it gives the verdict.
 UNSAFE = ("os.", "shutil.", "socket.", "subprocess.", "tempfile.", "signal.", "pty.", "mmap.", "sqlite3.",
-          "resource.", "syslog.", "ctypes.dlsym", "ctypes.call_function", "ctypes.string_at", "ctypes.cdata",
-          "ctypes.addressof", "sys.addaudithook", "_posixsubprocess.")  # fmt: skip
+          "syslog.", "ctypes.dlsym", "ctypes.call_function", "ctypes.string_at", "ctypes.cdata",
+          "ctypes.addressof", "sys.addaudithook")  # fmt: skip
+HARMLESS = ("os.listdir", "os.scandir", "os.putenv", "os.unsetenv")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -36,10 +43,7 @@ class CandidateFailed(BaseException):
 
 
 class Opaque:
-    """Stands for an object that is no plain data; it equals nothing."""
-
-    __eq__ = None
-    __hash__ = object.__hash__
+    """Stands for an object that is no plain data; it equals nothing but itself."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -281,9 +285,9 @@ def _namespace(name: str, job: dict) -> dict:
         for rare in RARE:
             if rare in words:
                 space[rare] = __import__(rare)
-        space |= {"inf": float("inf"), "Counter": space["collections"].Counter}
-        for shadowed in vars(builtins).keys() & space.keys() - {"__name__", "__doc__"}:
+        for shadowed in vars(builtins).keys() & space.keys() - vars(types.ModuleType(name)).keys():
             del space[shadowed]  # `pow` is the builtin, not math's or operator's
+        sys.setrecursionlimit(RECURSION)
     exec(compile(job["setup"], "<prompt>", "exec"), space)
     return space
 
@@ -322,16 +326,15 @@ def _failure(error: BaseException) -> list[str]:
 def _audit_hook(pipe: Pipe, readable: list[str]) -> types.FunctionType:
     """Ends the process with the verdict unsafe when the model's code reaches for files, processes or sockets."""
     frame, leave, roots = sys._getframe, os._exit, tuple(readable)
-    harmless = ("os.listdir", "os.scandir", "os.putenv", "os.unsetenv", "os.add_dll_directory")
-    fsdecode = os.fsdecode
+    fsdecode, abspath = os.fsdecode, os.path.abspath
 
     def hook(event: str, args: tuple) -> None:
         if event == "open":
             path, _, flags = args
-            if isinstance(path, int) or (not flags & WRITING and fsdecode(path).startswith(roots)):
+            if isinstance(path, int) or (not flags & WRITING and abspath(fsdecode(path)).startswith(roots)):
                 return
             what = f"open {fsdecode(path)!r}"
-        elif not event.startswith(UNSAFE) or event in harmless:
+        elif not event.startswith(UNSAFE) or event in HARMLESS:
             return
         else:
             what = event
@@ -343,3 +346,169 @@ def _audit_hook(pipe: Pipe, readable: list[str]) -> types.FunctionType:
         leave(0)
 
     return hook
+
+
+def readable_paths(packages: list[str]) -> list[str]:
+    """What a solution may read: the standard library (without site-packages), shared libraries, `packages`."""
+    library, shared = os.path.dirname(os.__file__), os.path.join(sys.base_prefix, "lib")
+    paths = [e.path for e in os.scandir(library) if e.name not in ("site-packages", "dist-packages", "test")]
+    if os.path.isdir(shared):
+        paths += [e.path for e in os.scandir(shared) if ".so" in e.name]
+    system = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache",
+              "/dev/null", "/dev/urandom")  # fmt: skip
+    return paths + packages + [path for path in system if os.path.exists(path)]
+
+
+def _limit(cpu: int, memory: int, processes: bool) -> None:
+    """Resource limits (seconds, bytes); a hard limit cannot be raised again without privileges."""
+    limits = {
+        resource.RLIMIT_CPU: (cpu, cpu),  # soft = hard: SIGKILL, which cannot be handled
+        resource.RLIMIT_FSIZE: (0, 0),
+        resource.RLIMIT_NOFILE: (64, 64),
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_AS: (memory, memory + SPARE),
+        resource.RLIMIT_STACK: (STACK, resource.getrlimit(resource.RLIMIT_STACK)[1]),
+    }
+    if processes:
+        limits[resource.RLIMIT_NPROC] = (0, 0)  # no fork, no thread
+    for name, (soft, hard) in limits.items():
+        try:
+            resource.setrlimit(name, (soft, hard))
+        except (OSError, ValueError):  # macOS refuses some; a lower hard limit may be in force already
+            continue
+
+
+def _landlock(libc: ctypes.CDLL, paths: list[str]) -> None:
+    """Allow reading below `paths` and nothing else on files, no TCP, and signals to nobody outside."""
+    version = libc.syscall(444, None, 0, 1)
+    if version < 1:
+        return
+    rights = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
+    rules = struct.pack("QQQ", rights, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
+    ruleset = libc.syscall(444, rules, len(rules), 0)
+    read_file, read_dir = 1 << 2, 1 << 3
+    library = os.path.dirname(os.__file__)
+    for path in paths + [library]:
+        handle = os.open(path, os.O_PATH)
+        folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        allowed = read_dir if path == library else read_file | (read_dir if folder else 0)
+        libc.syscall(445, ruleset, 1, struct.pack("=Qi", allowed, handle), 0)
+        os.close(handle)
+    libc.syscall(446, ruleset, 0)
+    os.close(ruleset)
+
+
+def _drop_privileges(libc: ctypes.CDLL | None, user: bool) -> None:
+    """Become nobody (where root and `user`) and give up every capability, whoever we are."""
+    root = os.geteuid() == 0
+    closed = root and not _open_to_all(os.path.dirname(os.__file__))  # seen while we may still look
+    if libc and root:
+        libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+    if root and user:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    if libc:
+        # An interpreter below /root is closed to nobody; Landlock still bounds what this capability can read.
+        capability = 1 << 2 if closed else 0  # DAC_READ_SEARCH
+        libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", capability, capability, 0, 0, 0, 0))
+
+
+def _open_to_all(path: str) -> bool:
+    while path != "/":
+        if not os.stat(path).st_mode & stat.S_IXOTH:
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
+def _unshare(libc: ctypes.CDLL) -> None:
+    """New network, IPC and process namespaces for the inner half; without root, in a new user namespace."""
+    user, group, root = os.geteuid(), os.getegid(), os.geteuid() == 0
+    flags = 0x40000000 | 0x08000000 | 0x20000000  # CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWPID
+    if libc.unshare(flags if root else flags | 0x10000000) == 0 and not root:
+        for name, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+
+def _confine(config: dict, libc: ctypes.CDLL | None, paths: list[str]) -> None:
+    without = config["without"]
+    os.setsid()
+    os.chdir(config["folder"])
+    _limit(config["cpu"], config["memory"], "processes" not in without)
+    if libc:
+        libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+        if "landlock" not in without:
+            _landlock(libc, paths)
+    _drop_privileges(libc, "user" not in without)
+    if libc:
+        libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
+def _supervise(inner: int, cpu: int) -> int:
+    """Wait for the inner half, then end whatever it left behind; the exit status to hand on."""
+    _, status, usage = os.wait4(inner, 0)
+    children = f"/proc/self/task/{os.getpid()}/children"  # orphans come to us: we are their subreaper
+    while os.path.exists(children):
+        with open(children) as file:
+            left = file.read().split()
+        if not left:
+            break
+        for pid in left:
+            os.kill(int(pid), signal.SIGKILL)
+            os.waitpid(int(pid), 0)
+    if not os.WIFSIGNALED(status):
+        return min(os.waitstatus_to_exitcode(status), TIMED_OUT - 1)
+    return TIMED_OUT if usage.ru_utime + usage.ru_stime > cpu - 0.1 else 128 + os.WTERMSIG(status)
+
+
+def _inner(config: dict, pipe: Pipe, libc: ctypes.CDLL | None) -> None:
+    packages = config["packages"]
+    paths = readable_paths(packages)
+    null = os.open(os.devnull, os.O_RDWR)  # confined, we may no longer write there
+    _confine(config, libc, paths)
+    sys.path += sorted({os.path.dirname(path) for path in packages})
+    job = pipe.receive()
+    if job["mode"] == "tests":
+        os.dup2(null, 2)
+        serve_tests(job, pipe)
+    elif job["mode"] == "solution":
+        os.dup2(null, 2)
+        hook = None if "audit" in config["without"] else _audit_hook(pipe, paths)
+        serve_solution(job, pipe, hook)
+    else:
+        serve_probe(job | config, pipe)
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    pipe = Pipe(os.dup(0), os.dup(1))
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in 0, 1:
+        os.dup2(null, standard)
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if libc:
+        libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        libc.prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG: a dead grader leaves nothing running
+        if "namespaces" not in config["without"]:
+            _unshare(libc)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until the handler knows whom to end
+    inner = os.fork()
+    if inner == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        try:
+            _inner(config, pipe, libc)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    pipe.requests.close()
+    os.close(pipe.replies)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(inner, signal.SIGKILL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    os._exit(_supervise(inner, config["cpu"]))
+
+
+if __name__ == "__main__":
+    main()

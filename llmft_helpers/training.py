@@ -73,7 +73,7 @@ def drop_too_long(tokenizer, rows: list[dict[str, str]], max_length: int) -> tup
 
 
 def total_steps(rows: int, settings: TrainSettings) -> int:
-    steps = math.ceil(rows / settings.batch_size * settings.epochs)
+    steps = math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)
     return min(steps, settings.max_steps or steps)
 
 

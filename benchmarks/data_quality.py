@@ -1,0 +1,253 @@
+"""Quality report on data/: what is there, what is repeated, how strong the problems' tests are.
+
+Prints tables and exits with status 1 if a limit is broken. Duplicates are found exactly (prefix filtering,
+Chaudhuri et al. 2006), not by the MinHash that cleans the training data, so that the two check each other.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import multiprocessing
+import random
+import re
+import resource
+import sys
+import time
+from collections import Counter, defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import mean, median
+
+import pandas
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import mutants  # noqa: E402
+
+from llmft_helpers import execution  # noqa: E402
+from llmft_helpers.cleaning import five_grams, normalise  # noqa: E402
+from llmft_helpers.prompts import LeetcodeTask  # noqa: E402
+from llmft_helpers.runs import read_jsonl  # noqa: E402
+from llmft_helpers.sandbox_worker import encode  # noqa: E402
+
+PAIR_FILES = {"everyday": "es_en/everyday.jsonl", "formal": "es_en/formal.jsonl"}
+PROBLEM_FILE = "leetcode/problems.jsonl"
+JACCARD = 0.8
+MUTANT_SECONDS = 0.5  # of CPU time, all tests of a problem together
+MUTANT_MEMORY = 2 << 30
+DIFFICULTIES = {"Easy": 0.50, "Medium": 0.35, "Hard": 0.15}
+# name: (smallest, largest) allowed
+LIMITS = {
+    "everyday pairs": (4000, None), "formal pairs": (2000, None), "problems": (300, None),
+    "topics": (80, None), "tags": (25, None), "exact duplicates": (0, 0), "near duplicates": (0, 0),
+    "references that pass": (1.0, 1.0), "mutants killed": (0.92, 1.0), "median tests a problem": (12, None),
+    "fewest tests of a problem": (10, None), "largest deviation of a difficulty": (0, 0.1), "seconds": (0, 300),
+}  # fmt: skip
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def describe_pairs(rows: list[dict]) -> dict:
+    """Counts, lengths in words, vocabulary, distinct 4-gram ratio and topic balance of one file."""
+    facts: dict = {"rows": len(rows)}
+    for side in ("es", "en"):
+        texts = [words(row[side]) for row in rows]
+        lengths = sorted(map(len, texts))
+        grams = [tuple(text[i : i + 4]) for text in texts for i in range(len(text) - 3)]
+        facts[f"{side} words"] = sum(lengths)
+        facts[f"{side} words a row: mean"] = round(mean(lengths), 1)
+        facts[f"{side} words a row: 5th, 50th, 95th percentile"] = [
+            lengths[int(share * (len(lengths) - 1))] for share in (0.05, 0.5, 0.95)
+        ]
+        facts[f"{side} vocabulary"] = len({word for text in texts for word in text})
+        facts[f"{side} distinct 4-gram ratio"] = round(len(set(grams)) / max(1, len(grams)), 3)
+    topics = Counter(row["topic"] for row in rows)
+    facts["topics"] = len(topics)
+    facts["rows a topic: min, median, max"] = [min(topics.values()), median(topics.values()), max(topics.values())]
+    return facts
+
+
+def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
+    """All pairs whose 5-gram sets have a Jaccard index of at least 0.8, exact copies included.
+
+    Two such sets share one of their rarest (1 - 0.8) n + 1 grams, so only those are indexed.
+    """
+    sets = [five_grams(text) for text in texts]
+    frequency = Counter(gram for grams in sets for gram in grams)
+    index: dict[str, list[int]] = defaultdict(list)
+    found = []
+    for later, grams in enumerate(sets):
+        rare = sorted(grams, key=lambda gram: (frequency[gram], gram))
+        prefix = rare[: len(grams) - -int(-JACCARD * len(grams) // 1) + 1]
+        for earlier in sorted({other for gram in prefix for other in index[gram]}):
+            other = sets[earlier]
+            if len(grams & other) >= JACCARD * len(grams | other):
+                found.append((earlier, later))
+        for gram in prefix:
+            index[gram].append(later)
+    return found
+
+
+def repeats(named: list[tuple[str, str]]) -> dict:
+    """Exact (normalised) and near-duplicate pairs among (id, text), within and across files."""
+    keys = [normalise(text) for _, text in named]
+    pairs = near_duplicates([text for _, text in named])
+    exact = [(named[a][0], named[b][0]) for a, b in pairs if keys[a] == keys[b]]
+    near = [(named[a][0], named[b][0]) for a, b in pairs if keys[a] != keys[b]]
+    return {"texts": len(named), "exact": exact, "near": near}
+
+
+def describe_problems(rows: list[dict]) -> dict:
+    statement = [len(words(LeetcodeTask.statement(row))) for row in rows]
+    difficulty = Counter(row["difficulty"] for row in rows)
+    return {
+        "rows": len(rows),
+        "families": len({row["family"] for row in rows}),
+        "statement words: median": median(statement),
+        "solution lines: median": median(row["completion"].strip().count("\n") + 1 for row in rows),
+        "tests a problem: min, median, max": [f(len(row["tests"]) for row in rows) for f in (min, median, max)],
+        "difficulty": {name: round(difficulty[name] / len(rows), 3) for name in DIFFICULTIES},
+        "tags": dict(Counter(tag for row in rows for tag in row["tags"]).most_common()),
+    }
+
+
+def limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MUTANT_MEMORY, MUTANT_MEMORY))
+    sys.setrecursionlimit(5000)
+
+
+def passes(source: str, row: dict, seconds: float = MUTANT_SECONDS) -> bool:
+    """Whether a solution gives every expected value; anything else kills it, an endless loop too."""
+    same = execution.COMPARE[row["compare"]]
+    got = mutants.run(source, row["entry_point"], [test["args"] for test in row["tests"]], seconds)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return all(same(test["expected"], encode(value)) for test, value in zip(row["tests"], got, strict=True))
+    except (Exception, SystemExit, mutants.Timeout):  # whatever a broken program does
+        return False
+
+
+def kill_mutants(row: dict) -> dict:
+    """How many mutants of one problem's reference its tests kill, by kind, and which survive."""
+    if not passes(row["completion"], row, seconds=10 * MUTANT_SECONDS):
+        raise RuntimeError(f"{row['task_id']}: the reference fails its own tests, so that its mutants prove nothing")
+    made, killed, alive = Counter(), Counter(), []
+    for mutant in mutants.mutants(row["completion"]):
+        made[mutant.kind] += 1
+        if passes(mutant.source, row):
+            alive.append([mutant.kind, mutant.line])
+        else:
+            killed[mutant.kind] += 1
+    return {"task_id": row["task_id"], "made": dict(made), "killed": dict(killed), "survivors": alive}
+
+
+def mutation_scores(rows: list[dict], workers: int) -> list[dict]:
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=limit_memory) as pool:
+        return list(pool.map(kill_mutants, rows))
+
+
+def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) -> dict:
+    """Everything that the report shows, as plain data."""
+    start = time.perf_counter()
+    files = {name: read_jsonl(folder / path) for name, path in PAIR_FILES.items()}
+    problems = read_jsonl(folder / PROBLEM_FILE)
+    both = [row for rows in files.values() for row in rows]
+    report: dict = {
+        "pairs": {name: describe_pairs(rows) for name, rows in files.items() if rows},
+        "problems": describe_problems(problems),
+        "repeats": {
+            "es": repeats([(row["id"], row["es"]) for row in both]),
+            "en": repeats([(row["id"], row["en"]) for row in both]),
+            "statement": repeats([(row["task_id"], LeetcodeTask.statement(row)) for row in problems]),
+            "solution": repeats([(row["task_id"], row["completion"]) for row in problems]),
+        },
+    }
+    graded = execution.grade([row["completion"] for row in problems], problems, workers=workers)
+    report["references that fail"] = [[g["task_id"], g["verdict"], g["detail"]] for g in graded if not g["passed"]]
+    sound = [row for row, grade in zip(problems, graded, strict=True) if grade["passed"]]
+    sample = sound
+    if problems_sampled and problems_sampled < len(sound):
+        sample = random.Random(seed).sample(sound, problems_sampled)
+    report["mutation"] = mutation_scores(sample, workers)
+    made, killed = (sum((Counter(m[key]) for m in report["mutation"]), Counter()) for key in ("made", "killed"))
+    report["mutants"] = {kind: {"made": made[kind], "killed": killed[kind]} for kind in mutants.KINDS if made[kind]}
+    shares = report["problems"]["difficulty"]
+    report["figures"] = {
+        "everyday pairs": len(files["everyday"]),
+        "formal pairs": len(files["formal"]),
+        "problems": len(problems),
+        "topics": len({row["topic"] for row in both}),
+        "tags": len(report["problems"]["tags"]),
+        "exact duplicates": sum(len(found["exact"]) for found in report["repeats"].values()),
+        "near duplicates": sum(len(found["near"]) for found in report["repeats"].values()),
+        "references that pass": len(sound) / len(problems),
+        "mutants killed": round(killed.total() / made.total(), 4),
+        "median tests a problem": report["problems"]["tests a problem: min, median, max"][1],
+        "fewest tests of a problem": report["problems"]["tests a problem: min, median, max"][0],
+        "largest deviation of a difficulty": round(max(abs(shares[d] - DIFFICULTIES[d]) for d in shares), 3),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    report["broken"] = broken(report["figures"])
+    return report
+
+
+def broken(figures: dict) -> list[str]:
+    """Names of the figures outside their limits."""
+    out = []
+    for name, (smallest, largest) in LIMITS.items():
+        if figures[name] < smallest or (largest is not None and figures[name] > largest):
+            out.append(name)
+    return out
+
+
+def show(report: dict) -> None:
+    print("Sentence pairs\n" + pandas.DataFrame(report["pairs"]).astype(str).to_string())
+    facts = {name: value for name, value in report["problems"].items() if name != "tags"}
+    print("\nProblems\n" + pandas.Series(facts).astype(str).to_string())
+    print("\nProblems with each tag\n" + ", ".join(f"{tag} {n}" for tag, n in report["problems"]["tags"].items()))
+    print("\nRepeats (pairs of rows, inside and across files)")
+    for side, found in report["repeats"].items():
+        print(f"{side:10} {found['texts']:6,} texts, {len(found['exact'])} exact, {len(found['near'])} near")
+        for kind in ("exact", "near"):
+            for first, second in found[kind][:20]:
+                print(f"    {kind}: {first} and {second}")
+    for task, verdict, detail in report["references that fail"]:
+        print(f"reference fails: {task}: {verdict}: {detail}")
+    scored = report["mutation"]
+    print(f"\nMutants of {len(scored)} of {report['problems']['rows']} references, killed by the problem's tests")
+    for kind, count in report["mutants"].items():
+        print(f"{kind:15} {count['killed']:6,} of {count['made']:6,} = {count['killed'] / count['made']:.1%}")
+    weakest = sorted(scored, key=lambda m: -len(m["survivors"]) / sum(m["made"].values()))[:10]
+    print(
+        "weakest tests: "
+        + ", ".join(f"{m['task_id']} {len(m['survivors'])}/{sum(m['made'].values())}" for m in weakest)
+    )
+    print("\nLimits")
+    for name, (smallest, largest) in LIMITS.items():
+        allowed = f">= {smallest}" if largest is None else f"{smallest} to {largest}"
+        mark = "BROKEN" if name in report["broken"] else "kept"
+        print(f"{name:34} {report['figures'][name]:>10} {allowed:>12}  {mark}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT / "data")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--problems", type=int, metavar="N", help="mutate a seeded sample of N problems, not all")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    report = survey(options.data, options.problems, options.workers, options.seed)
+    show(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sys.exit(1 if report["broken"] else 0)
+
+
+if __name__ == "__main__":
+    main()

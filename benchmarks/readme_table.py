@@ -1,0 +1,60 @@
+"""Write the README's table of results from outputs/demo/results.json (between its two `results` marks)."""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
+
+
+def interval(values: list[float], scale: float = 1) -> str:
+    return f"{values[0] * scale:.1f} to {values[1] * scale:.1f}"
+
+
+def table(results: dict) -> str:
+    """Markdown: one line a measure, one column an arm."""
+    translation, code, character = results["translation"], results["leetcode"], results["char_gpt"]
+    arms = ("base", "base_few_shot", "tuned")
+    lines = ["| | base | base, few-shot | tuned |", "|---|---|---|---|"]
+
+    def add(title: str, task: dict, show) -> None:
+        lines.append(f"| {title} | " + " | ".join(show(task[arm]) for arm in arms) + " |")
+
+    add("translation: BLEU (95% interval)", translation, lambda m: f"{m['bleu']:.1f} ({interval(m['bleu_ci95'])})")
+    add("translation: chrF", translation, lambda m: f"{m['chrf']:.1f}")
+    add("translation: perplexity", translation, lambda m: f"{m['perplexity']:.2f}")
+    add("code: problems solved (95% interval)", code,
+        lambda m: f"{m['pass_at_1']:.0%} ({interval(m['pass_at_1_ci95'], 100)}%)")  # fmt: skip
+    add("code: tests passed", code, lambda m: f"{m['tests_passed_rate']:.1%}")
+    add("code: answer is code only", code, lambda m: f"{m['code_only_rate']:.0%}")
+    add("code: answer is typed", code, lambda m: f"{m['type_hints_rate']:.0%}")
+    add("code: restates its prompt", code, lambda m: f"{m['prompt_echo_rate']:.0%}")
+    seconds = sum(sum(results[task]["provenance"]["seconds"].values()) for task in results)
+    provenance = translation["provenance"]
+    notes = (
+        f"Test rows: {translation['rows']['test']} sentences, {code['rows']['test']} problems. BLEU tuned against base: "
+        f"p = {translation['bleu_p_value']:.3g} (paired bootstrap); problems solved: p = {code['pass_p_value']:.2g} (McNemar). "
+        f"The character GPT from scratch reaches perplexity {character['perplexity']:.2f} a character. "
+        f"All stages together took {seconds / 60:.0f} minutes on: {provenance['device']}."
+    )
+    return "\n".join([*lines, "", notes, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=ROOT / "outputs" / "demo" / "results.json")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    options = parser.parse_args()
+    text = options.readme.read_text(encoding="utf-8")
+    if not MARKS.search(text):
+        sys.exit(f"{options.readme} has no results marks")
+    written = table(json.loads(options.results.read_text(encoding="utf-8")))
+    options.readme.write_text(MARKS.sub(lambda m: m[1] + written + m[2], text), encoding="utf-8")
+    print(written)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""From sources to splits: every row accounted for, nothing leaks, nothing moves without need."""
+
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from llmft_helpers import corpora
+from llmft_helpers.corpora import Corpus, character_documents, check_no_leak, load_pairs, load_problems
+from llmft_helpers.errors import UserError
+from llmft_helpers.profiles import Source
+
+
+def made_pairs(count: int, seed: int) -> list[dict]:
+    """Pairs of random words: no two alike."""
+    chance = random.Random(seed)
+
+    def sentence(letters: str) -> str:
+        words = ("".join(chance.choices(letters, k=chance.randint(4, 8))) for _ in range(chance.randint(5, 8)))
+        return " ".join(words) + "."
+
+    return [{"es": sentence("aeiouñlmrst"), "en": sentence("aeiouwkhpbd")} for _ in range(count)]
+
+
+def made_problems(count: int, seed: int, **columns) -> list[dict]:
+    return [
+        {
+            "task_id": f"task-{seed}-{number}", "problem_description": pair["es"] + " " + pair["en"],
+            "starter_code": "class Solution:\n    def f(self) -> int:", "entry_point": "f",
+            "completion": f"class Solution:\n    def f(self) -> int:\n        return {number}\n",
+            "tests": [{"args": [], "expected": number}],
+        } | columns
+        for number, pair in enumerate(made_pairs(count, seed))
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def source(tmp_path):
+    """source(name, rows, **settings): the rows in a file."""
+
+    def write(name: str, rows: list[dict], **settings) -> Source:
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return Source(name, path=str(path), **settings)
+
+    return write
+
+
+@pytest.fixture
+def pairs_of(profile):
+    def load(*sources: Source, seed: int = 1, test: int = 10, validation: int = 6, train: int = 0) -> Corpus:
+        settings = replace(
+            profile.translation, sources=sources, test_rows=test, validation_rows=validation, train_rows=train
+        )
+        return load_pairs(replace(profile, translation=settings, seed=seed))
+
+    return load
+
+
+@pytest.fixture
+def problems_of(profile):
+    def load(*sources: Source, seed: int = 1, test: int = 10, validation: int = 6) -> Corpus:
+        settings = replace(profile.leetcode, sources=sources, test_rows=test, validation_rows=validation, train_rows=0)
+        return load_problems(replace(profile, leetcode=settings, seed=seed))
+
+    return load
+
+
+def english(rows: list[dict]) -> list[str]:
+    return [row["en"] for row in rows]
+
+
+def accounts_balance(corpus: Corpus) -> bool:
+    return all(
+        entry["rows_in"] == sum(entry["dropped"].values()) + sum(entry["rows_out"].values()) + entry["unused"]
+        and entry["unused"] >= 0
+        and all(entry["rows_out"][name] == sum(r["source"] == source for r in corpus.splits[name])
+                for name in corpora.SPLITS)
+        for source, entry in corpus.manifest["sources"].items()
+    )  # fmt: skip
+
+
+def test_manifest_accounts_for_every_row(source, pairs_of):
+    good = made_pairs(60, 1)
+    bad = [
+        {"es": "", "en": "Nothing here."},
+        {"es": "Radio", "en": "radio"},
+        {"es": "a" * 501, "en": "b" * 501},
+        {"es": "Voy.", "en": "I am going there as soon as I can."},
+        {"es": "The keys are in the drawer.", "en": "The keys were in the drawer."},
+        {"es": good[0]["es"].upper(), "en": "Something else altogether, quite different from it."},
+        {"es": "Una cosa muy distinta de las otras cosas.", "en": good[1]["en"] + "x"},
+    ]
+    first = source("first", good + bad, licence="CC0-1.0", revision="r7", weight=0.5)
+    second = source("second", made_pairs(40, 2) + good[:3] + bad[:1], limit=43)
+    corpus = pairs_of(first, second, train=30)
+    entries = corpus.manifest["sources"]
+    assert entries["first"]["rows_in"] == 67 and entries["second"]["rows_in"] == 43  # the limit cut one row off
+    assert entries["first"]["dropped"] == {
+        "empty side": 1, "source equals target": 1, "too long": 1, "length ratio": 1, "language": 1,
+        "duplicate": 1, "near duplicate": 1,
+    }  # fmt: skip
+    assert entries["second"]["dropped"] == {"duplicate": 3}  # the first source's rows stay
+    assert accounts_balance(corpus) and entries["first"]["unused"] > 0
+    assert (entries["first"]["licence"], entries["first"]["revision"]) == ("CC0-1.0", "r7")
+    assert {name: len(rows) for name, rows in corpus.splits.items()} == {"train": 30, "validation": 6, "test": 10}
+    assert Counter(row["source"] for row in corpus.test) == {"first": 5, "second": 5}  # drawn evenly
+
+
+def test_same_split_again_whatever_the_order_of_rows_and_another_for_another_seed(source, pairs_of):
+    rows = made_pairs(80, 3)
+    rows += [{"es": row["es"].upper(), "en": row["en"] + " indeed"} for row in rows[:10]]  # either may be kept
+    numbered = [row | {"id": f"n{number}"} for number, row in enumerate(rows)]
+    for given in (rows, numbered):
+        corpus = pairs_of(source("a", given))
+        assert pairs_of(source("a", given)).splits == corpus.splits
+        shuffled = pairs_of(source("a", random.Random(5).sample(given, len(given))))
+        assert shuffled.splits == corpus.splits
+        assert shuffled.manifest == corpus.manifest
+        other = pairs_of(source("a", given), seed=2)
+        assert set(english(other.test)) != set(english(corpus.test))
+        assert other.manifest["fingerprints"] != corpus.manifest["fingerprints"]
+    assert corpus.train != sorted(corpus.train, key=lambda row: int(row["id"][1:]))  # shuffled
+
+
+def test_added_rows_take_no_training_row_into_the_test_and_move_few_test_rows_out(source, pairs_of):
+    rows = made_pairs(220, 4)
+    before, after = (pairs_of(source("a", rows[:count]), test=50, validation=20) for count in (200, 220))
+    assert not set(english(after.test)) & set(english(before.train))
+    stayed = set(english(after.test)) & set(english(before.test))
+    assert len(stayed) >= 40  # ten percent more rows: about five of fifty make room
+
+
+def test_weight_applies_to_training_rows_only(source, pairs_of):
+    rows, others = made_pairs(100, 5), made_pairs(100, 6)
+    whole = pairs_of(source("a", rows), source("b", others))
+    quarter = pairs_of(source("a", rows, weight=0.25), source("b", others))
+    assert (quarter.test, quarter.validation) == (whole.test, whole.validation)
+    count = Counter(row["source"] for row in quarter.train)
+    assert count == {"a": 23, "b": 92}  # 100 less 5 for the test and 3 for validation; a quarter of it
+    assert [row for row in whole.train if row in quarter.train] == quarter.train
+
+
+def test_a_small_source_gives_at_most_half_of_its_rows_away(source, pairs_of):
+    corpus = pairs_of(source("big", made_pairs(300, 7)), source("small", made_pairs(8, 8)), test=60, validation=20)
+    assert Counter(row["source"] for row in corpus.test) == {"big": 56, "small": 4}
+    assert Counter(row["source"] for row in corpus.validation) == {"big": 18, "small": 2}
+
+
+def test_rows_keep_their_id_and_register_or_get_one(source, pairs_of):
+    rows = [row | {"id": f"n{n}", "register": "slang"} for n, row in enumerate(made_pairs(20, 9))]
+    a, b, c = source("a", rows), source("b", made_pairs(20, 10), register="formal"), source("c", made_pairs(20, 11))
+    corpus = pairs_of(a, b, c, test=9)
+    registers = {(row["source"], row["register"]) for row in corpus.train}
+    assert registers == {("a", "slang"), ("b", "formal"), ("c", "c")}
+    everything = [row for rows in corpus.splits.values() for row in rows]
+    assert {row["id"] for row in everything if row["source"] == "a"} == {row["id"] for row in rows}
+    assert len({row["id"] for row in everything}) == len(everything) == 60
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_families_stay_together(source, problems_of, seed):
+    rows = made_problems(90, 12)
+    for number, row in enumerate(rows):
+        row["family"] = f"family-{number % 90 // 4 if number < 60 else number}"  # fours, then loners
+    corpus = problems_of(source("code", rows), seed=seed, test=20, validation=12)
+    homes = {row["family"]: name for name, part in corpus.splits.items() for row in part}
+    assert all(homes[row["family"]] == name for name, part in corpus.splits.items() for row in part)
+    assert (len(corpus.test), len(corpus.validation)) == (20, 12)
+    assert max(Counter(row["family"] for row in corpus.test).values()) == 4
+    assert accounts_balance(corpus)
+
+
+def test_published_splits_are_kept_and_training_yields_to_them(source, problems_of):
+    train, test = made_problems(60, 13), made_problems(24, 14)
+    test[1]["problem_description"] = test[0]["problem_description"] + "!!"  # an exact copy inside the test
+    test[3]["problem_description"] = test[2]["problem_description"] + "x"  # a near one
+    train[0]["problem_description"] = test[4]["problem_description"].upper()
+    train[1]["problem_description"] = test[5]["problem_description"] + "x"
+    train[2]["task_id"] = test[6]["task_id"]
+    train[3]["family"] = test[7]["family"] = "shared"
+    published = source("exam", test, split="test"), source("practice", train, split="train")
+    for sources in (published, published[::-1]):
+        corpus = problems_of(*sources, test=50)
+        assert {row["source"] for row in corpus.test} == {"exam"} and len(corpus.test) == 23
+        assert {row["source"] for row in corpus.train + corpus.validation} == {"practice"}
+        entries = corpus.manifest["sources"]
+        assert entries["exam"]["dropped"] == {"duplicate": 1}
+        assert entries["practice"]["dropped"] == {"duplicate": 2, "near duplicate": 1}
+        assert entries["practice"]["unused"] == 1 and accounts_balance(corpus)
+        assert {row["task_id"] for row in corpus.train + corpus.validation} == {r["task_id"] for r in train[4:]}
+    assert len(problems_of(*published, test=12).test) == 12
+
+
+def test_rows_published_for_training_are_never_tested_on(source, pairs_of):
+    fixed, free = source("fixed", made_pairs(50, 15), split="train"), source("free", made_pairs(50, 16))
+    assert {row["source"] for row in pairs_of(fixed, free).test} == {"free"}
+    with pytest.raises(UserError, match="test_rows = 10 is too many: .* none to draw from"):
+        pairs_of(fixed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"test": 500},
+            "test_rows = 500 is too many: .*100 of 'a' to draw from after cleaning; lower test_rows or add",
+        ),
+        ({"test": 51}, "test_rows = 51 is too many"),
+        ({"validation": 90}, "validation_rows = 90 is too many: .*90 of 'a'"),
+    ],
+)
+def test_split_larger_than_the_data_is_refused(source, pairs_of, settings, said):
+    with pytest.raises(UserError, match=said):
+        pairs_of(source("a", made_pairs(100, 17)), **settings)
+
+
+def test_a_source_that_loses_all_rows_is_named_with_the_reasons(source, pairs_of):
+    rows = made_pairs(60, 18)
+    swapped = [{"es": f"The {n} keys are in the drawer.", "en": f"Las {n} llaves están en el cajón."} for n in range(9)]
+    with pytest.raises(UserError, match=r"'bad': none of the 9 rows of \S*bad.jsonl .*\(dropped: language 9\); check"):
+        pairs_of(source("a", rows), source("bad", swapped))
+    with pytest.raises(
+        UserError, match=r"'copy': none of the 30 rows .*\(dropped: duplicate 30\).*leave the source out"
+    ):
+        pairs_of(source("a", rows), source("copy", rows[:30]))
+    with pytest.raises(UserError, match="two sources are called 'a': rename one"):
+        pairs_of(source("a", rows), source("a", rows))
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"completion": "  "}, "code.jsonl:6: column 'completion' is empty; fill it or remove"),
+        ({"completion": None}, "code.jsonl:6: column 'completion' is empty"),
+        ({"tests": []}, "code.jsonl:6: problem 'task-19-5' has neither `tests` nor `test`; add"),
+        ({"tests": "[[1], 2]"}, "code.jsonl:6: problem 'task-19-5': `tests` must be a list of .*repair"),
+        ({"tests": [{"args": [1]}]}, "code.jsonl:6: problem 'task-19-5': `tests` must be a list"),
+        ({"task_id": "task-19-0"}, r"code.jsonl:6: id 'task-19-0' was used before, at \S*code.jsonl:1"),
+    ],
+)
+def test_broken_problem_is_named_before_anything_runs(source, problems_of, broken, said):
+    rows = made_problems(60, 19)
+    rows[5] |= broken
+    with pytest.raises(UserError, match=said):
+        problems_of(source("code", rows))
+
+
+def test_leak_guard_fires_for_either_side_however_it_is_written(source, pairs_of, monkeypatch):
+    kept, held = {"id": "k", "es": "¿Quién llama?", "en": "Who is calling?"}, {"id": "h", "es": "Nada.", "en": "Void."}
+    for side, text in (("es", "quién  LLAMA"), ("en", "who is calling")):
+        for name in ("test", "validation"):
+            splits = {"train": [kept], "validation": [], "test": []} | {name: [held | {side: text}]}
+            with pytest.raises(UserError, match=f"{name} row 'h' shares its {side} with training: '{text}'"):
+                check_no_leak(splits, ("es", "en"))
+    check_no_leak({"train": [kept], "validation": [], "test": [held]}, ("es", "en"))
+    # Without the duplicate filter, the build itself stops.
+    rows = [row for row in made_pairs(40, 20) for _ in range(2)]
+    monkeypatch.setattr(corpora, "drop_duplicates", lambda rows, sides: rows)
+    monkeypatch.setattr(corpora, "drop_near_duplicates", lambda rows, sides, spared: rows)
+    with pytest.raises(UserError, match="shares its es with training"):
+        pairs_of(source("a", [row | {"id": n} for n, row in enumerate(rows)]))
+
+
+def test_character_documents_hold_both_corpora_and_only_the_split_asked_for(source, pairs_of, problems_of):
+    pairs = pairs_of(source("a", made_pairs(40, 21)), source("b", made_pairs(40, 22)))
+    problems = problems_of(source("code", made_problems(40, 23)))
+    for name in corpora.SPLITS:
+        documents = character_documents(pairs, problems, name)
+        assert Counter(domain for domain, _ in documents) == (
+            Counter(row["source"] for row in pairs.splits[name]) + Counter(code=len(problems.splits[name]))
+        )
+        text = "".join(text for _, text in documents)
+        for row in pairs.splits[name]:
+            assert f"{row['es']}\n{row['en']}\n\n" in text
+        for row in problems.splits[name]:
+            assert row["problem_description"] in text and row["completion"].strip() in text
+    train = "".join(text for _, text in character_documents(pairs, problems, "train"))
+    assert not any(row["es"] in train or row["en"] in train for row in pairs.test + pairs.validation)
+
+
+def test_shipped_presets_load_within_their_sizes():
+    from llmft_helpers.profiles import load_profile
+
+    for name in ("tiny", "demo"):
+        profile = load_profile(name)
+        for load, settings in ((load_pairs, profile.translation), (load_problems, profile.leetcode)):
+            corpus = load(profile)
+            assert len(corpus.test) == settings.test_rows and len(corpus.validation) == settings.validation_rows
+            assert len(corpus.train) <= (settings.train_rows or len(corpus.train)) and accounts_balance(corpus)
+            dropped = Counter()
+            for entry in corpus.manifest["sources"].values():
+                dropped.update(entry["dropped"])
+            assert not dropped, f"{name}: our own data loses rows: {dropped}"

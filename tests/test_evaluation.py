@@ -1,0 +1,66 @@
+"""Scores of whole arms, with generation replaced by known answers."""
+
+import pytest
+
+from llmft_helpers import evaluation
+from llmft_helpers.generation import Generated
+from llmft_helpers.profiles import load_profile
+from llmft_helpers.prompts import LeetcodeTask, TranslationTask
+
+PROBLEM = {
+    "task_id": "double-it", "difficulty": "Easy", "problem_description": "Return twice n.", "source": "code",
+    "starter_code": "class Solution:\n    def double(self, n: int) -> int:", "entry_point": "double",
+    "completion": "class Solution:\n    def double(self, n: int) -> int:\n        return 2 * n\n",
+    "tests": [{"args": [1], "expected": 2}, {"args": [0], "expected": 0}, {"args": [-3], "expected": -6}],
+}  # fmt: skip
+RIGHT = PROBLEM["completion"]
+HALF = RIGHT.replace("2 * n", "n * n + n")  # right for 0 and 1
+CHATTY = f"Sure! Here is the code:\n```python\n{RIGHT}```\nIt doubles."
+CUT = "class Solution:\n    def double(self, n: int) -> int:\n        return (2 *"
+
+
+def answering(monkeypatch, texts):
+    monkeypatch.setattr(evaluation, "generate", lambda *_, **__: [Generated(text, 5, True) for text in texts])
+
+
+def test_translation_arm(base, pairs, monkeypatch, profile):
+    perfect = [row["en"] for row in pairs]
+    answering(monkeypatch, perfect[:4] + [pairs[4]["es"]])  # the last one restates its source
+    metrics, answers = evaluation.evaluate_task(*base, TranslationTask(), pairs, profile.translation)
+    assert metrics["prompt_echo_rate"] == pytest.approx(1 / 5) and metrics["eos_rate"] == 1.0
+    assert [answer["chrf"] for answer in answers[:4]] == pytest.approx([100.0] * 4)
+    assert metrics["per_source"]["formal"]["rows"] == 2
+    assert metrics["bleu_01"] == pytest.approx(metrics["bleu"] / 100)
+    words = sum(len(text.split()) for text in [*perfect[:4], pairs[4]["es"]])
+    assert metrics["length_ratio"] == pytest.approx(words / sum(len(text.split()) for text in perfect))
+
+
+def test_code_arm_counts_work_and_form_apart(base, monkeypatch):
+    rows = [PROBLEM | {"task_id": f"p{i}"} for i in range(4)]
+    answering(monkeypatch, [RIGHT, HALF, CHATTY, CUT])
+    metrics, answers = evaluation.evaluate_task(*base, LeetcodeTask(), rows, load_profile("tiny").leetcode)
+    assert [answer["passed"] for answer in answers] == [True, False, True, False]
+    assert [answer["tests_passed"] for answer in answers] == [3, 2, 3, 0]
+    assert metrics["pass_at_1"] == 0.5
+    assert metrics["tests_passed_rate"] == pytest.approx((1 + 2 / 3 + 1 + 0) / 4)
+    assert metrics["code_only_rate"] == 0.5 and metrics["parses_rate"] == 0.75 and metrics["type_hints_rate"] == 0.75
+    assert metrics["per_difficulty"]["Easy"]["problems"] == 4
+    assert sum(metrics["verdicts"].values()) == 4 and metrics["verdicts"]["passed"] == 2
+
+
+def test_few_shot_prompts_reach_the_model(base, pairs, monkeypatch, profile):
+    seen = []
+
+    def spy(model, tokenizer, prompts, *_, **__):
+        seen.extend(prompts)
+        return [Generated("x", 1, False) for _ in prompts]
+
+    monkeypatch.setattr(evaluation, "generate", spy)
+    evaluation.evaluate_task(*base, TranslationTask(), pairs[:2], profile.translation, shots=pairs[3:4])
+    assert all(prompt.startswith("Spanish: Llueve.\nEnglish: It is raining.\n\nSpanish: ") for prompt in seen)
+
+
+def test_records_hold_question_reference_and_every_arm(pairs):
+    records = evaluation.merge_predictions(pairs[:1], {"base": [{"text": "no"}], "tuned": [{"text": "yes"}]})
+    assert records[0]["en"] == pairs[0]["en"] and records[0]["base"]["text"] == "no"
+    assert evaluation.paired_code_p_value([{"passed": True}], [{"passed": True}]) == 1.0

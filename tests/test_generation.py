@@ -1,0 +1,96 @@
+"""Generation: batches change nothing, answers end where they should."""
+
+import pytest
+import torch
+
+from llmft_helpers import generation
+from llmft_helpers.generation import Generated, generate
+from llmft_helpers.models import set_special_tokens
+
+
+@pytest.fixture(scope="module")
+def prompts(pairs) -> list[str]:
+    return [f"Spanish: {row['es']}\nEnglish:" for row in pairs]
+
+
+def test_a_batch_of_unequal_prompts_equals_single_rows_token_for_token(base, prompts):
+    model, tokenizer = base
+    single = [generate(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    assert generate(model, tokenizer, prompts, 12, batch_size=5) == single
+    assert generate(model, tokenizer, prompts, 12, batch_size=2) == single
+
+
+def test_equals_transformers_greedy_decoding_without_padding(base, prompts):
+    model, tokenizer = base
+    ids = tokenizer(prompts[0], return_tensors="pt").input_ids
+    with torch.no_grad():
+        for _ in range(6):
+            following = model(input_ids=ids).logits[0, -1].argmax()
+            ids = torch.cat([ids, following.view(1, 1)], dim=1)
+    expected = tokenizer.decode(ids[0, -6:], skip_special_tokens=True)
+    assert generate(model, tokenizer, prompts[:1], 6)[0].text == expected
+
+
+def test_padding_side_of_the_tokenizer_does_not_matter(base, prompts):
+    model, tokenizer = base
+    expected = generate(model, tokenizer, prompts, 8)
+    tokenizer.padding_side = "left"
+    try:
+        assert generate(model, tokenizer, prompts, 8) == expected
+    finally:
+        tokenizer.padding_side = "right"
+
+
+@pytest.mark.parametrize(
+    ("written", "text", "ended"),
+    [
+        ("Hi.<end>", "Hi.", True),
+        ("Hi.\nSpanish: no", "Hi.", False),
+        ("\nHi.<end>", "\nHi.", True),  # a line break before the answer does not end it
+        ("Hi", "Hi", False),
+    ],
+)
+def test_cut_at_end_token_or_stop_string(base, written, text, ended):
+    _, tokenizer = base
+    body = written.removesuffix("<end>")
+    tokens = tokenizer(body).input_ids + (
+        [tokenizer.eos_token_id, tokenizer.pad_token_id] if "<end>" in written else []
+    )
+    cut = generation._cut(tokenizer, tokens, tokenizer.eos_token_id, ("\n",))
+    assert (cut.text, cut.ended) == (text, ended)
+    assert cut.tokens == len(body) + ("<end>" in written)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(base, prompts, monkeypatch):
+    model, tokenizer = base
+    expected = generate(model, tokenizer, prompts, 4)
+    original = generation._generate_batch
+    sizes = []
+
+    def tight(model, tokenizer, batch, *arguments):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return original(model, tokenizer, batch, *arguments)
+
+    monkeypatch.setattr(generation, "_generate_batch", tight)
+    assert generate(model, tokenizer, prompts, 4, batch_size=5) == expected
+    assert sizes[0] == 5 and max(sizes[1:]) == 2
+
+
+def test_progress_counts_every_prompt(base, prompts):
+    seen = []
+    generate(*base, prompts, 1, batch_size=2, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_pad_token_is_never_the_end_token(base):
+    model, tokenizer = base
+    tokenizer.pad_token = tokenizer.eos_token
+    set_special_tokens(model, tokenizer)
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert model.generation_config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_tokens_per_second():
+    assert generation.tokens_per_second([Generated("a", 3, True), Generated("b", 5, False)], 2.0) == 4.0

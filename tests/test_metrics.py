@@ -1,0 +1,134 @@
+"""Metrics against independent references: transformers' loss, sacrebleu's own command, closed forms."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from llmft_helpers import metrics
+from llmft_helpers.errors import UserError
+from llmft_helpers.prompts import TranslationTask, training_rows
+
+HYPOTHESES = ["the cat sat on the mat", "a dog barked loudly at us", "we left early in the morning", "nothing"]
+REFERENCES = ["the cat sat on a mat", "the dog barked loudly at them", "we left early this morning", "nothing at all"]
+
+
+@pytest.fixture(scope="module")
+def rows(pairs):
+    return training_rows(TranslationTask(), pairs)
+
+
+def test_nats_equal_transformers_own_loss_row_by_row(base, rows):
+    model, tokenizer = base
+    ours = metrics.completion_nats(model, tokenizer, rows, batch_size=3)
+    for row, nats in zip(rows, ours, strict=True):
+        prompt = tokenizer(row["prompt"]).input_ids
+        ids = prompt + tokenizer(row["completion"]).input_ids + [tokenizer.eos_token_id]
+        labels = torch.tensor([[-100] * len(prompt) + ids[len(prompt) :]])
+        with torch.no_grad():
+            loss = model(input_ids=torch.tensor([ids]), labels=labels).loss.item()
+        assert nats.tokens == len(ids) - len(prompt)
+        assert nats.nats / nats.tokens == pytest.approx(loss, abs=1e-4)
+        assert nats.utf8_bytes == len(row["completion"].encode("utf-8"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_perplexity_does_not_depend_on_batch_size_order_or_padding_side(base, rows, batch_size):
+    model, tokenizer = base
+    expected = metrics.total(metrics.completion_nats(model, tokenizer, rows, 1)).perplexity
+    shuffled = [rows[i] for i in (3, 0, 4, 1, 2)]
+    tokenizer.padding_side = "left"
+    try:
+        got = metrics.total(metrics.completion_nats(model, tokenizer, shuffled, batch_size)).perplexity
+    finally:
+        tokenizer.padding_side = "right"
+    assert got == pytest.approx(expected, rel=2e-4)
+
+
+def test_chunked_vocabulary_gives_the_same_sum(base, rows, monkeypatch):
+    model, tokenizer = base
+    whole = metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats
+    monkeypatch.setattr(metrics, "CHUNK_LOGITS", 2 * model.config.vocab_size)
+    assert metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats == pytest.approx(whole, rel=1e-5)
+
+
+def test_perplexity_is_weighted_by_tokens_and_bits_by_bytes():
+    both = metrics.total([metrics.Nats(2.0, 1, 4), metrics.Nats(4.0, 9, 4)])
+    assert both.perplexity == pytest.approx(math.exp(0.6))
+    assert both.bits_per_byte == pytest.approx(6.0 / math.log(2) / 8)
+    with pytest.raises(UserError, match="nothing to score"):
+        metrics.total([])
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [(metrics.Bleu, "bleu"), (metrics.ChrF, "chrf"), (metrics.Ter, "ter")],
+    ids=["bleu", "chrf", "ter"],
+)
+def test_corpus_metrics_equal_the_sacrebleu_command(tmp_path, metric, name):
+    reference, hypothesis = tmp_path / "ref", tmp_path / "hyp"
+    reference.write_text("\n".join(REFERENCES) + "\n")
+    hypothesis.write_text("\n".join(HYPOTHESES) + "\n")
+    command = [sys.executable, "-m", "sacrebleu", str(reference), "-i", str(hypothesis), "-m", name, "-w", "12"]
+    theirs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    ours = metric().compute(predictions=HYPOTHESES, references=REFERENCES)
+    assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
+    assert ours["signature"].split("|version")[0] == theirs["signature"].split("|version")[0]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references"),
+    [
+        (["one", "two"], ["one"]),
+        (["one"], [["one"]]),
+        ([["one"], ["two"]], [["one", "two"]]),
+        ([], []),
+        (["one"], [None]),
+    ],
+)
+def test_transposed_unequal_or_missing_references_are_refused(predictions, references):
+    with pytest.raises(UserError):
+        metrics.check_aligned(predictions, references)
+
+
+def test_interval_and_p_value_are_sacrebleus_own(tmp_path):
+    files = {}
+    for name, lines in (("ref", REFERENCES * 5), ("base", HYPOTHESES[::-1] * 5), ("tuned", HYPOTHESES * 5)):
+        files[name] = tmp_path / name
+        files[name].write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "sacrebleu", str(files["ref"]), "-i", str(files["base"]), str(files["tuned"])]
+    command += ["-m", "bleu", "--paired-bs", "--paired-bs-n", str(metrics.BOOTSTRAP_SAMPLES), "-f", "json"]
+    theirs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    tuned = theirs[1]["BLEU"]
+    assert metrics.bleu_p_value(HYPOTHESES[::-1] * 5, HYPOTHESES * 5, REFERENCES * 5) == pytest.approx(tuned["p_value"])
+    low, high = metrics.translation_scores(HYPOTHESES * 5, REFERENCES * 5)["bleu_ci95"]
+    assert (low + high) / 2 == pytest.approx(tuned["mean"], abs=1e-6)
+    assert (high - low) / 2 == pytest.approx(tuned["ci"], abs=1e-6)
+
+
+def test_pass_at_k_equals_counting_all_draws():
+    for samples, passed, k in [(5, 2, 1), (5, 2, 3), (4, 0, 2), (4, 4, 2), (6, 1, 6)]:
+        draws = list(itertools.combinations([True] * passed + [False] * (samples - passed), k))
+        assert metrics.pass_at_k(samples, passed, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+    with pytest.raises(ValueError, match="passed"):
+        metrics.pass_at_k(3, 4, 1)
+
+
+def test_mcnemar_counts_only_problems_that_one_arm_solved():
+    # 1 against 5 discordant problems: two-sided exact binomial, by hand 2 * (1 + 6) / 64
+    first = [True] + [False] * 5 + [True] * 10
+    second = [False] + [True] * 5 + [True] * 10
+    assert metrics.mcnemar_p_value(first, second) == pytest.approx(14 / 64)
+    assert metrics.mcnemar_p_value(first, first) == 1.0
+
+
+def test_bootstrap_interval_covers_the_mean_and_is_repeatable():
+    values = [0.0] * 30 + [1.0] * 70
+    low, high = metrics.bootstrap_ci95(values)
+    # normal approximation: 0.7 +- 1.96 * sqrt(0.21 / 100)
+    assert low == pytest.approx(0.61, abs=0.02) and high == pytest.approx(0.79, abs=0.02)
+    assert metrics.bootstrap_ci95(values) == [low, high]

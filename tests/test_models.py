@@ -1,0 +1,161 @@
+"""Loading, LoRA, adapters on and off, reloading: base means base and tuned means tuned."""
+
+import json
+
+import pytest
+import torch
+
+from llmft_helpers import models
+from llmft_helpers.embedded import character_tokenizer, embedded_model
+from llmft_helpers.errors import UserError
+from llmft_helpers.profiles import LoraSettings, ModelSettings
+from llmft_helpers.runs import cache_dir
+
+
+def logits(model, tokenizer) -> torch.Tensor:
+    ids = tokenizer("Spanish: Hola.\nEnglish:", return_tensors="pt").input_ids
+    with torch.no_grad():
+        return model(input_ids=ids).logits
+
+
+def shake(model) -> None:
+    """LoRA's B starts at zero: make the adapter do something."""
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+
+
+def test_base_is_4bit_and_only_lora_learns(fresh, profile):
+    model, _ = fresh
+    assert models.is_4bit(model)
+    model = models.add_lora(model, profile.lora, seed=1)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert names and all("lora_" in name for name in names)
+    # by hand: rank 4 x (in + out) of q, k, v, o, gate, up, down, twice
+    sizes = [(128, 128), (128, 64), (128, 64), (128, 128), (128, 256), (128, 256), (256, 128)]
+    assert models.trainable_parameters(model)[0] == 2 * 4 * sum(a + b for a, b in sizes)
+
+
+def test_adapter_reloads_to_the_same_logits_and_switches_off_to_the_base(fresh, profile, base, tmp_path):
+    model, tokenizer = fresh
+    untouched = logits(*base)
+    model = models.add_lora(model, profile.lora, seed=1)
+    shake(model)
+    model.eval()
+    tuned = logits(model, tokenizer)
+    assert not torch.allclose(tuned, untouched, atol=1e-2)
+    with models.adapters_off(model):
+        assert torch.equal(logits(model, tokenizer), untouched)
+    models.save_adapter(model, tmp_path / "adapter", {"base_model": "random", "profile": "tiny"})
+    again, tokenizer = models.load_for_inference(profile, tmp_path / "adapter")
+    torch.testing.assert_close(logits(again, tokenizer), tuned, atol=0, rtol=0)
+
+
+def test_two_adapters_on_one_base(fresh, profile, tmp_path):
+    model, tokenizer = fresh
+    model = models.add_lora(model, profile.lora, seed=1)
+    for name in ("first", "second"):
+        if name == "first":
+            shake(model)
+        models.save_adapter(model, tmp_path / name, {"base_model": "random"})
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if "lora_B" in key:
+                    parameter.mul_(-1)
+    both, tokenizer = models.load_for_inference(profile, tmp_path / "first")
+    first = logits(both, tokenizer)
+    both = models.load_adapter(both, tmp_path / "second", profile.model, "second")
+    both.set_adapter("second")
+    second = logits(both, tokenizer)
+    both.set_adapter("default")
+    assert torch.equal(logits(both, tokenizer), first) and not torch.allclose(first, second, atol=1e-3)
+
+
+def test_adapter_of_another_base_is_refused(fresh, profile, tmp_path):
+    model = models.add_lora(fresh[0], profile.lora, seed=1)
+    models.save_adapter(model, tmp_path / "adapter", {"base_model": "unsloth/Llama-3.2-1B"})
+    with pytest.raises(UserError, match=r"trained on 'unsloth/Llama-3.2-1B'.*'random'"):
+        models.load_for_inference(profile, tmp_path / "adapter")
+    with pytest.raises(UserError, match="holds no adapter"):
+        models.load_for_inference(profile, tmp_path / "nothing")
+
+
+def test_saving_again_replaces_and_a_failure_keeps_the_old_one(fresh, profile, tmp_path, monkeypatch):
+    model = models.add_lora(fresh[0], profile.lora, seed=1)
+    folder = tmp_path / "adapter"
+    models.save_adapter(model, folder, {"base_model": "random", "run": 1})
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save_pretrained", full)
+    with pytest.raises(UserError, match="free some space"):
+        models.save_adapter(model, folder, {"base_model": "random", "run": 2})
+    assert json.loads((folder / models.ADAPTER_NOTE).read_text())["run"] == 1
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_model_that_is_nowhere_gets_advice():
+    with pytest.raises(UserError, match=r"no/such-model.*(network|local folder)"):
+        models.load_base_model(ModelSettings(name="no/such-model"))
+
+
+def test_character_tokenizer_returns_its_text():
+    tokenizer = character_tokenizer()
+    text = "¿Qué? def f(x):\n\treturn x  # ok"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert tokenizer("漢").input_ids == [tokenizer.unk_token_id]
+
+
+def test_embedded_model_is_converted_with_the_right_special_tokens(capsys):
+    from transformers import AutoTokenizer
+
+    folder = embedded_model(cache_dir())
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["eos_token_id"], config["pad_token_id"]) == (2, 0) and "quantization_config" not in config
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|endoftext|>", 0)
+    assert tokenizer("Hola").input_ids[0] not in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    capsys.readouterr()
+    embedded_model(cache_dir())
+    assert capsys.readouterr().out == ""  # the second time nothing is converted
+
+
+def test_embedded_model_writes_english():
+    """The real pretrained model, through the same loader: its next words make sense."""
+    from llmft_helpers.generation import generate
+
+    model, tokenizer = models.load_base_model(ModelSettings(name="embedded"))
+    assert models.is_4bit(model)
+    text = generate(model, tokenizer, ["The capital of France is"], 5)[0].text
+    assert "Paris" in text
+
+
+def test_rank_64_on_all_projections_has_the_expected_size():
+    """Of Llama 3.2 1B's shapes, computed: the number published for rank 64 is 45,088,768."""
+    hidden, kv, mlp, layers = 2048, 512, 8192, 16
+    shapes = [
+        (hidden, hidden),
+        (hidden, kv),
+        (hidden, kv),
+        (hidden, hidden),
+        (hidden, mlp),
+        (hidden, mlp),
+        (mlp, hidden),
+    ]
+    assert layers * LoraSettings().rank * sum(a + b for a, b in shapes) == 45_088_768
+
+
+def test_reload_keeps_the_precision_of_training(fresh, profile, tmp_path):
+    """TRL trains 4-bit models' adapters in bfloat16: a reload in float32 would be another model."""
+    model = models.add_lora(fresh[0], profile.lora, seed=1)
+    shake(model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    expected = logits(model.eval(), fresh[1])
+    models.save_adapter(model, tmp_path / "adapter", {"base_model": "random"})
+    again, tokenizer = models.load_for_inference(profile, tmp_path / "adapter")
+    torch.testing.assert_close(logits(again, tokenizer), expected, atol=0, rtol=0)

@@ -1,0 +1,72 @@
+"""The four notebooks, executed headless in `tiny`, and what a failing one leaves behind."""
+
+import json
+
+import nbformat
+import pytest
+
+from llmft_helpers import notebooks
+from llmft_helpers.errors import UserError
+from llmft_helpers.runs import ROOT, TASKS
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def reports(profile):
+    return [notebooks.run_notebook(path, profile, "tiny") for path in NOTEBOOKS]
+
+
+def test_all_four_run_and_fill_the_results_contract(reports, outputs):
+    assert [report.name for report in reports] == [path.with_suffix(".html").name for path in NOTEBOOKS]
+    assert all("<html" in report.read_text(encoding="utf-8")[:500].lower() for report in reports)
+    results = json.loads((outputs / "tiny" / "results.json").read_text())
+    assert list(results) == list(TASKS)
+    scores = {"perplexity", "bits_per_byte", "bleu", "eos_rate", "prompt_echo_rate"}
+    translation = {"bleu_01", "chrf", "bleu_signature", "bleu_ci95", "length_ratio", "per_source"}
+    code = {"pass_at_1", "pass_at_1_ci95", "tests_passed_rate", "parses_rate", "defines_entry_point_rate"}
+    code |= {"type_hints_rate", "code_only_rate"}
+    for arm in ("base", "base_few_shot", "tuned"):
+        assert scores | translation <= set(results["translation"][arm])
+        assert scores | code <= set(results["leetcode"][arm])
+    assert {"val_loss", "perplexity", "bits_per_char", "bits_per_byte", "per_domain", "parameters", "seconds",
+            "tokens_per_second"} <= set(results["char_gpt"])  # fmt: skip
+    for task in TASKS:
+        provenance = results[task]["provenance"]
+        assert {"versions", "device", "dtype", "profile", "seed", "data", "git_commit", "seconds"} <= set(provenance)
+
+
+def test_runs_leave_plots_predictions_and_adapters(reports, outputs):
+    root = outputs / "tiny"
+    for task in ("translation", "leetcode"):
+        assert (root / task / "adapter" / "adapter_config.json").is_file()
+        rows = [json.loads(line) for line in (root / task / "predictions.jsonl").read_text().splitlines()]
+        assert len(rows) == json.loads((root / task / "metrics.json").read_text())["rows"]["test"]
+        assert all(arm in row for row in rows for arm in ("base", "base_few_shot", "tuned"))
+    for task in TASKS:
+        assert list((root / task).glob("*.png"))
+    assert (root / "char_gpt" / "sample.txt").read_text().strip()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_without_outputs_and_in_short_cells(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 30, cell.source[:80]
+
+
+def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, monkeypatch, outputs):
+    broken = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell("1 / 0  # the culprit")]
+    )
+    nbformat.write(broken, tmp_path / "09_broken.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"09_broken.ipynb failed(.|\n)*the culprit(.|\n)*ZeroDivisionError"):
+        notebooks.run_notebook(tmp_path / "09_broken.ipynb", profile, "tiny")
+    partial = outputs / "tiny" / "reports" / "09_broken.partial.ipynb"
+    assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
+    assert not partial.with_name("09_broken.html").exists()

@@ -1,0 +1,54 @@
+"""Prompts and completions: what training sees is what evaluation asks."""
+
+import pytest
+
+from llmft_helpers.prompts import LeetcodeTask, TranslationTask, few_shot_prompt, training_rows
+
+ROW = {"es": "¿Qué hora es?", "en": "What time is it?"}
+PROBLEM = {
+    "problem_description": "Return the sum of nums.\n\nExample 1:\n\nInput: nums = [1]\nOutput: 1",
+    "starter_code": "class Solution:\n    def total(self, nums: List[int]) -> int:\n",
+    "completion": "class Solution:\n    def total(self, nums: List[int]) -> int:\n        return sum(nums)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("direction", "prompt", "completion"),
+    [
+        ("es-en", "Spanish: ¿Qué hora es?\nEnglish:", " What time is it?"),
+        ("en-es", "English: What time is it?\nSpanish:", " ¿Qué hora es?"),
+    ],
+)
+def test_translation_prompt_in_both_directions(direction, prompt, completion):
+    assert training_rows(TranslationTask(direction), [ROW]) == [{"prompt": prompt, "completion": completion}]
+
+
+def test_problem_prompt_leaves_the_examples_and_the_solution_out():
+    row = training_rows(LeetcodeTask(), [PROBLEM])[0]
+    assert "Example" not in row["prompt"] and "sum(nums)" not in row["prompt"]
+    assert row["prompt"].endswith("# Solution") and "Return the sum of nums." in row["prompt"]
+    assert row["completion"] == "\n" + PROBLEM["completion"].strip()
+
+
+@pytest.mark.parametrize("task", [TranslationTask(), LeetcodeTask()])
+def test_cut_between_prompt_and_completion_is_a_token_boundary(task):
+    from llmft_helpers.embedded import embedded_model
+    from llmft_helpers.runs import cache_dir
+
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model(cache_dir()))
+    row = training_rows(task, [ROW | PROBLEM])[0]
+    apart = tokenizer(row["prompt"]).input_ids + tokenizer(row["completion"]).input_ids
+    assert apart == tokenizer(row["prompt"] + row["completion"]).input_ids
+
+
+def test_shots_come_first_and_are_solved():
+    shot = {"es": "Hola.", "en": "Hello."}
+    assert few_shot_prompt(TranslationTask(), ROW, [shot]) == (
+        "Spanish: Hola.\nEnglish: Hello.\n\nSpanish: ¿Qué hora es?\nEnglish:"
+    )
+
+
+def test_answer_is_the_first_line():
+    assert TranslationTask().answer(" It is late. \nSpanish: Sí.") == "It is late."
+    assert TranslationTask().answer("") == ""

@@ -1,0 +1,48 @@
+"""Tables and plots read metrics; they must show them and break on nothing."""
+
+import matplotlib
+import pytest
+
+from llmft_helpers import reporting
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    seen = []
+    monkeypatch.setattr(reporting, "display", seen.append)
+    return seen
+
+
+def test_table_shows_scales_and_intervals():
+    arm = dict.fromkeys(reporting.LEETCODE_COLUMNS, 0.25) | {"pass_at_1_ci95": [0.1, 0.4]}
+    table = reporting.arms_table(dict.fromkeys(reporting.ARMS, arm), reporting.LEETCODE_COLUMNS)
+    assert list(table.index) == ["base", "base, few-shot", "tuned"]
+    assert table.loc["tuned", "pass@1"] == "25.0%" and table.loc["tuned", "95% interval"] == "10.0 to 40.0%"
+
+
+def test_differing_words_are_marked_and_text_is_escaped():
+    marked = reporting.marked_words("the <b> cat sat", "the big cat sat")
+    assert "<u>&lt;b&gt;</u>" in marked and marked.startswith("the ") and marked.endswith("cat sat")
+    assert reporting.marked_words("same words", "same words") == "same words"
+
+
+def test_side_by_side_reaches_into_rows(shown):
+    rows = [{"es": "Sí & no", "en": "yes", "tuned": {"text": "yes no"}, "gain": 1.25}]
+    reporting.side_by_side(rows, {"es": "source", "tuned.text": "tuned", "gain": "gain"}, reference="en")
+    page = shown[0].data
+    assert "Sí &amp; no" in page and "<u>no</u>" in page and "1.2" in page
+
+
+def test_plots_are_written(tmp_path):
+    history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 2, "validation_loss": 1.6}]
+    reporting.plot_losses(history, tmp_path / "a" / "loss.png")
+    values = {"group": dict.fromkeys(reporting.ARMS, 0.5)}
+    bars = {"group": dict.fromkeys(reporting.ARMS, [0.4, 0.6])}
+    reporting.plot_arms({"title": (values, bars), "other": (values, {})}, tmp_path / "arms.png")
+    pandas = pytest.importorskip("pandas")
+    grid = pandas.DataFrame(dict.fromkeys(reporting.ARMS, [0.0, 1.0]), index=["p", "q"])
+    reporting.plot_grid(grid, tmp_path / "grid.png")
+    for name in ("a/loss.png", "arms.png", "grid.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
