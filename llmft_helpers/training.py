@@ -1,13 +1,17 @@
 """fine_tune(): TRL's SFTTrainer with our settings, loss on completions only, resumable."""
 
 import math
+import sys
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from .errors import UserError
 from .generation import Timer
 from .profiles import TrainSettings
+
+LOSSES = {"loss": "loss", "validation": "eval_loss"}
 
 
 def make_trainer(
@@ -26,6 +30,7 @@ def make_trainer(
     cut them, and the end token with them. UserError if no row fits.
     """
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     train_rows, too_long = drop_too_long(tokenizer, train_rows, max_length)
@@ -40,8 +45,32 @@ def make_trainer(
         eval_dataset=Dataset.from_list(validation_rows),
         processing_class=tokenizer,
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_progress_callback())
     trainer.rows_too_long = too_long
     return trainer
+
+
+def _progress_callback():
+    """One line of progress with the losses, on standard output: reports show it once and not in red."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.bar = tqdm(total=state.max_steps, desc="training", file=sys.stdout, mininterval=1)
+            self.shown = {}
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            self.shown |= {name: f"{float(logs[key]):.3f}" for name, key in LOSSES.items() if key in (logs or {})}
+            self.bar.set_postfix(self.shown, refresh=False)
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_train_end(self, args, state, control, **kwargs):
+            self.bar.close()
+
+    return Progress()
 
 
 def fine_tune(trainer) -> dict:
@@ -105,6 +134,7 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
         eval_steps=every,
         save_strategy="no",
         report_to="none",
+        disable_tqdm=True,
         include_num_input_tokens_seen="non_padding",
         seed=seed,
         data_seed=seed,

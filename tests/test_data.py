@@ -1,0 +1,146 @@
+"""The shipped corpora keep what their data card promises; benchmarks/data_quality.py measures the rest."""
+
+import ast
+import json
+import re
+import unicodedata
+from collections import Counter
+
+import pytest
+
+from llmft_helpers import execution
+from llmft_helpers.cleaning import normalise
+from llmft_helpers.runs import ROOT, read_jsonl
+
+PAIRS = {register: read_jsonl(ROOT / "data" / "es_en" / f"{register}.jsonl") for register in ("everyday", "formal")}
+PROBLEMS_FILE = ROOT / "data" / "leetcode" / "problems.jsonl"
+PROBLEMS = read_jsonl(PROBLEMS_FILE)
+BOTH = [row for rows in PAIRS.values() for row in rows]
+
+
+def offenders(rows: list[dict], wrong) -> list[str]:
+    return [row.get("id", row.get("task_id")) for row in rows if wrong(row)]
+
+
+@pytest.mark.parametrize(("register", "count"), [("everyday", 4000), ("formal", 2000)])
+def test_pair_files_have_their_columns_and_size_and_stable_order(register, count):
+    rows = PAIRS[register]
+    assert len(rows) >= count
+    assert not offenders(rows, lambda row: list(row) != ["id", "es", "en", "topic", "register"])
+    assert not offenders(rows, lambda row: row["register"] != register or not row["id"].startswith(f"{register}-"))
+    ids = [row["id"] for row in rows]
+    assert ids == sorted(set(ids))
+
+
+def test_topics_cover_eighty_subjects():
+    topics = Counter(row["topic"] for row in BOTH)
+    assert len(topics) >= 80
+    assert max(topics.values()) < 0.05 * len(BOTH)
+
+
+@pytest.mark.parametrize(
+    ("fault", "wrong"),
+    [
+        ("not NFC", lambda text: unicodedata.normalize("NFC", text) != text),
+        ("stray white space", lambda text: text != " ".join(text.split(" ")).strip() or re.search(r"\s", text.replace(" ", ""))),
+        ("double space", lambda text: "  " in text),
+        ("no end of sentence", lambda text: text.rstrip("»”\"')")[-1:] not in tuple(".?!…:")),
+        ("control or replacement character", lambda text: re.search(r"[\x00-\x1f\x7f\u200b-\u200f\ufffd]", text)),
+        ("space before a mark", lambda text: re.search(r"\s[,.;:?!]", text)),
+    ],
+)  # fmt: skip
+def test_both_sides_are_cleanly_written(fault, wrong):
+    assert offenders(BOTH, lambda row: wrong(row["es"]) or wrong(row["en"])) == [], fault
+
+
+def test_spanish_marks_are_balanced_and_english_has_none():
+    for left, right in ("¿?", "¡!", "«»"):
+        # ¡...? and ¿...! are correct where a sentence is both
+        both = {"¿": "¡", "¡": "¿"}.get(left)
+        unbalanced = offenders(BOTH, lambda r, a=left, b=right: r["es"].count(a) != r["es"].count(b))
+        mixed = {row["id"] for row in BOTH if both and left in row["es"] and both in row["es"]}
+        assert set(unbalanced) - mixed == set(), (left, right)
+    assert offenders(BOTH, lambda row: re.search("[¿¡]", row["en"])) == []
+
+
+def test_no_exact_duplicate_on_either_side_inside_or_across_files():
+    for side in ("es", "en"):
+        count = Counter(normalise(row[side]) for row in BOTH)
+        assert offenders(BOTH, lambda row, s=side, c=count: c[normalise(row[s])] > 1) == []
+    assert offenders(BOTH, lambda row: normalise(row["es"]) == normalise(row["en"])) == []
+    statements = Counter(normalise(row["problem_description"]) for row in PROBLEMS)
+    assert max(statements.values()) == 1
+
+
+def test_problem_file_has_its_columns_and_size_and_stable_order():
+    assert len(PROBLEMS) >= 300
+    columns = {"task_id", "title", "difficulty", "tags", "family", "problem_description", "starter_code",
+               "entry_point", "completion", "compare", "tests"}  # fmt: skip
+    assert offenders(PROBLEMS, lambda row: set(row) != columns) == []
+    ids = [row["task_id"] for row in PROBLEMS]
+    assert ids == sorted(set(ids)) and all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", task) for task in ids)
+    titles = Counter(row["title"] for row in PROBLEMS)
+    assert [title for title, count in titles.items() if count > 1] == []
+
+
+def test_problems_cover_difficulties_and_tags():
+    share = {name: count / len(PROBLEMS) for name, count in Counter(row["difficulty"] for row in PROBLEMS).items()}
+    assert share == pytest.approx({"Easy": 0.50, "Medium": 0.35, "Hard": 0.15}, abs=0.1)
+    tags = Counter(tag for row in PROBLEMS for tag in row["tags"])
+    assert len(tags) >= 25 and offenders(PROBLEMS, lambda row: not row["tags"]) == []
+
+
+def method(source: str) -> ast.FunctionDef:
+    """The one public method of class Solution."""
+    solution = next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    methods = [n for n in solution.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+    assert solution.name == "Solution" and len(methods) == 1
+    return methods[0]
+
+
+def test_starter_code_and_reference_are_typed_and_agree():
+    for row in PROBLEMS:
+        started, solved = method(row["starter_code"] + "\n        pass"), method(row["completion"])
+        assert started.name == solved.name == row["entry_point"], row["task_id"]
+        assert ast.unparse(started.args) == ast.unparse(solved.args), row["task_id"]
+        assert ast.unparse(started.returns) == ast.unparse(solved.returns), row["task_id"]
+        assert all(argument.annotation for argument in started.args.args[1:]), row["task_id"]
+        assert row["completion"].startswith(row["starter_code"]) or "class " in row["completion"], row["task_id"]
+
+
+def test_statements_hold_examples_and_constraints():
+    parts = ("\n\nExample 1:\n\nInput: ", "\nOutput: ", "\n\nConstraints:\n")
+    assert offenders(PROBLEMS, lambda row: not all(part in row["problem_description"] for part in parts)) == []
+    assert offenders(PROBLEMS, lambda row: re.search("[\t\r\ufffd]", json.dumps(row, ensure_ascii=False))) == []
+
+
+def test_tests_are_plain_distinct_and_fit_the_signature():
+    for row in PROBLEMS:
+        calls = [json.dumps(test["args"]) for test in row["tests"]]
+        assert len(set(calls)) == len(calls) >= 10, row["task_id"]
+        count = len(method(row["completion"]).args.args) - 1
+        assert all(set(test) == {"args", "expected"} and len(test["args"]) == count for test in row["tests"])
+        json.dumps(row["tests"], allow_nan=False)
+        assert row["compare"] in ("exact", "unordered", "float")
+
+
+def test_every_first_example_is_among_the_tests():
+    for row in PROBLEMS:
+        shown = re.search(r"Example 1:\n\nInput: (.*)\nOutput: (.*)", row["problem_description"])
+        names = [argument.arg for argument in method(row["completion"]).args.args[1:]]
+        values = ", ".join(f"{name} = {json.dumps(v)}" for name, v in zip(names, row["tests"][0]["args"], strict=True))
+        assert (shown[1], json.loads(shown[2])) == (values, row["tests"][0]["expected"]), row["task_id"]
+
+
+def test_every_reference_passes_its_own_tests():
+    graded = execution.grade([row["completion"] for row in PROBLEMS], PROBLEMS)
+    failed = [(row["task_id"], row["verdict"], row["detail"]) for row in graded if not row["passed"]]
+    assert failed == []
+    assert all(row["tests_passed"] == row["tests_total"] >= 10 for row in graded)
+
+
+def test_files_are_lines_of_readable_utf8():
+    for path in (*(ROOT / "data" / "es_en").glob("*.jsonl"), PROBLEMS_FILE):
+        raw = path.read_bytes()
+        assert raw.endswith(b"}\n") and not raw.startswith(b"\xef\xbb\xbf") and b"\r" not in raw
+        assert b"\\u00" not in raw and b"\n\n" not in raw  # letters as letters, so that diffs read well

@@ -1,0 +1,120 @@
+"""Presets are valid; a mistake in a profile is answered with its file and key."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from llmft_helpers.errors import UserError
+from llmft_helpers.profiles import PRESETS, Profile, TaskSettings, load_profile
+from llmft_helpers.runs import ROOT
+
+TINY = (PRESETS / "tiny.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["tiny", "demo", "full"])
+def test_presets_are_valid_and_their_local_files_exist(name):
+    profile = load_profile(name)
+    assert profile.name == name and profile.description
+    for task in (profile.translation, profile.leetcode):
+        assert all(source.licence for source in task.sources)
+        for source in task.sources:
+            assert (source.hub is None) == (name != "full")
+            assert source.hub or (ROOT / source.path).is_file()
+    assert profile == load_profile(str(PRESETS / f"{name}.toml"))
+
+
+def test_the_environment_chooses_by_name_or_path_and_the_device_otherwise(monkeypatch, tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text(TINY.replace("seed = 1", "seed = 7"), encoding="utf-8")
+    for chosen, name, seed in (("tiny", "tiny", 1), (f" {own} ", "mine", 7)):
+        monkeypatch.setenv("LLMFT_PROFILE", chosen)
+        assert (load_profile().name, load_profile().seed) == (name, seed)
+    assert load_profile("demo").name == "demo"  # what is asked for by name comes first
+    monkeypatch.delenv("LLMFT_PROFILE")
+    for visible, name in ((True, "full"), (False, "demo")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda visible=visible: visible)
+        assert load_profile().name == name
+
+
+def test_data_beside_a_profile_is_found_from_any_working_folder(monkeypatch, tmp_path):
+    (tmp_path / "home").mkdir()
+    for name in ("mine.jsonl", "a.es", "a.en"):
+        (tmp_path / "home" / name).touch()
+    sources = '[{ name = "a", path = "mine.jsonl" }, { name = "b", path = ["a.es", "a.en"] }]'
+    text = re.sub(r"sources = \[\n.*?\n\]", f"sources = {sources}", TINY, count=1, flags=re.DOTALL)
+    (tmp_path / "home" / "own.toml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    first, second = load_profile("home/own.toml").translation.sources
+    assert first.path == str(tmp_path / "home" / "mine.jsonl")
+    assert second.path == (str(tmp_path / "home" / "a.es"), str(tmp_path / "home" / "a.en"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed = 1", "seed = 1\nsede = 2", r"sede: unknown key"),
+        ("rank = 4", "rank = 4\nranks = 4", r"lora.ranks: unknown key"),
+        ("rank = 4", 'rank = "4"', r"lora.rank: .*valid integer.*'4'"),
+        ("rank = 4", "rank = 0", r"lora.rank: .*greater than 0.*0"),
+        ("seed = 1", "", "seed: missing"),
+        ("seed = 1", "seed = 2026-01-01", "seed: "),
+        ("seed = 1", "seed = 1.5", "seed: "),
+        ("learning_rate = 1e-3", "learning_rate = nan", r"train.learning_rate: "),
+        ("batch_size = 8, evaluations", "batch_size = 0, evaluations", "translation.train.batch_size: "),
+        ("shots = 2", 'shots = 2\ndirection = "es-fr"', "translation.direction: .*'es-en' or 'en-es'.*'es-fr'"),
+        ("limit = 200", "limit = 200, weight = 1.5", "translation.sources.0.weight: .*less than or equal to 1"),
+        ("limit = 200", "limit = 0", "translation.sources.0.limit: "),
+        ("limit = 200", 'split = "dev"', "translation.sources.0.split: .*'train' or 'test'"),
+        ("limit = 200", 'colums = { es = "x" }', "translation.sources.0.colums: unknown key"),
+        ("limit = 200", "columns = { es = 3 }", "translation.sources.0.columns.es: "),
+        ('path = "data/es_en/everyday.jsonl"', 'path = ["only.es"]', r"translation.sources.0.path"),
+        ("[lora]", "[lora", r"not valid TOML: .*line \d+"),
+        ("[char_gpt]", "[chargpt]", "char_gpt: missing; chargpt: unknown key"),
+    ],
+)
+def test_mistake_in_a_profile_names_file_and_key(old, new, said, tmp_path):
+    assert old in TINY
+    path = tmp_path / "mine.toml"
+    path.write_text(TINY.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(UserError, match=said) as raised:
+        load_profile(str(path))
+    assert str(path) in str(raised.value)
+
+
+def test_a_profile_that_is_not_there_or_no_text():
+    with pytest.raises(UserError, match="unknown profile 'huge': use one of demo, full, tiny, or the path of a .toml"):
+        load_profile("huge")
+    with pytest.raises(UserError, match="profile no/such.toml: cannot be read"):
+        load_profile("no/such.toml")
+
+
+def test_latin1_profile_is_named(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(TINY.replace("tests:", "año:").encode("latin-1"))
+    with pytest.raises(UserError, match=f"profile {path}: cannot be read"):
+        load_profile(str(path))
+
+
+def fields(kind: type) -> set[str]:
+    """Names of all keys of a settings class, of its parts too."""
+    names = set()
+    for field in dataclasses.fields(kind):
+        names.add(field.name)
+        if dataclasses.is_dataclass(field.type):
+            names |= fields(field.type)
+    return names
+
+
+def test_every_key_is_read_by_the_package_or_a_notebook():
+    from llmft_helpers.profiles import Source, TrainSettings
+
+    keys = fields(Profile) | fields(TaskSettings) | fields(TrainSettings) | fields(Source)
+    assert {"rank", "warmup_ratio", "hub_split", "context", "max_new_tokens"} <= keys
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for folder, pattern in (("llmft_helpers", "*.py"), ("notebooks", "*.ipynb"))
+        for path in sorted((ROOT / folder).glob(pattern))
+    )
+    assert [key for key in sorted(keys) if not re.search(rf"\w[\])]*\.{key}\b", code)] == []

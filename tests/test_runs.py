@@ -1,0 +1,123 @@
+"""Files are written whole or not at all, and say how they came to be."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmft_helpers import runs
+from llmft_helpers.errors import UserError
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "metrics.json"
+    runs.write_json(path, {"bleu": 1.5, "name": "año"})
+    before = path.read_bytes()
+    assert "año" in before.decode("utf-8")
+
+    def full(self, text, encoding):
+        with self.open("w", encoding=encoding) as file:
+            file.write(text[:5])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(UserError, match=f"cannot write {path}: No space left on device; free some space"):
+            runs.write_json(path, {"bleu": 2.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+        with pytest.raises(UserError, match="Permission denied"):
+            runs.write_jsonl(path, [{"a": 1}])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        runs.write_json(path, {"perplexity": float("nan")})
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["metrics.json"]
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    runs.write_jsonl(path, [{"n": 1}])
+    program = (
+        "import os, pathlib, sys\n"
+        "from llmft_helpers import runs\n"
+        "runs.os.replace = lambda *_: os._exit(9)\n"
+        "runs.write_jsonl(pathlib.Path(sys.argv[1]), [{'n': 2}] * 1000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=runs.ROOT, check=False)
+    assert done.returncode == 9
+    assert runs.read_jsonl(path) == [{"n": 1}]
+
+
+def test_rows_survive_the_round_trip(tmp_path):
+    rows = [{"es": "¿Qué? \u2028 «sí»", "n": [1, None, True]}, {"en": 'a "b"\n\tc'}]
+    runs.write_jsonl(tmp_path / "a.jsonl", rows)
+    assert runs.read_jsonl(tmp_path / "a.jsonl") == rows
+    assert (tmp_path / "a.jsonl").read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"a": 1}\n\n{"a": ', r"a.jsonl:3: not valid JSON .*cut off"),
+        (b'{"a": 1}\n[1]\n', "a.jsonl:2: expected an object with named columns, found list"),
+        ('{"a": "año"}\n'.encode("latin-1"), "a.jsonl: not UTF-8 .*convert"),
+    ],
+)
+def test_broken_rows_are_named(tmp_path, content, said):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        runs.read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="none.jsonl does not exist"):
+        runs.read_jsonl(tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match="none.json does not exist: run the notebook that writes it"):
+        runs.read_json(tmp_path / "none.json")
+    (tmp_path / "a.json").write_text('{\n"a": 1,\n}', encoding="utf-8")
+    with pytest.raises(UserError, match="a.json:3: not valid JSON"):
+        runs.read_json(tmp_path / "a.json")
+
+
+def test_fingerprint_follows_content_not_key_order_and_is_the_same_in_another_process(tmp_path):
+    rows = [{"es": "año", "en": "year"}, {"es": "sí", "en": "yes"}]
+    mark = runs.fingerprint(rows)
+    assert len(mark) == 12 and int(mark, 16) >= 0
+    assert runs.fingerprint([dict(reversed(row.items())) for row in rows]) == mark
+    assert runs.fingerprint(rows[::-1]) != mark
+    assert runs.fingerprint([rows[0], rows[1] | {"en": "Yes"}]) != mark
+    program = "import json, sys; from llmft_helpers.runs import fingerprint; print(fingerprint(json.load(sys.stdin)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=json.dumps(rows), capture_output=True, text=True, cwd=runs.ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "7"}, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == mark
+
+
+def test_save_metrics_refreshes_the_summary(profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
+    path = runs.save_metrics(profile, "leetcode", {"pass_at_1": 0.1})
+    assert path == tmp_path / "tiny" / "leetcode" / "metrics.json" == runs.run_dir(profile, "leetcode") / "metrics.json"
+    runs.save_metrics(profile, "char_gpt", {"perplexity": 3.0})
+    runs.save_metrics(profile, "leetcode", {"pass_at_1": 0.2})
+    summary = runs.read_json(tmp_path / "tiny" / "results.json")
+    assert summary == {"char_gpt": {"perplexity": 3.0}, "leetcode": {"pass_at_1": 0.2}}
+    assert list(summary) == ["char_gpt", "leetcode"]  # in the notebooks' order
+
+
+def test_provenance_says_what_ran(profile):
+    stages = runs.Stages()
+    for name in ("data", "training", "data"):
+        with stages(name):
+            pass
+    with pytest.raises(KeyError), stages("failed"):
+        raise KeyError
+    facts = runs.provenance(profile, stages, {"pairs": "abc"})
+    assert list(facts["seconds"]) == ["data", "training", "failed"]
+    assert facts["data"] == {"pairs": "abc"} and facts["seed"] == profile.seed
+    assert facts["profile"]["lora"]["rank"] == profile.lora.rank
+    assert set(runs.PINNED) < set(facts["versions"]) and facts["peak_memory_gb"]["host"] > 0.01
+    assert {"device", "dtype", "git_commit"} <= set(facts)
+    json.dumps(facts, allow_nan=False)
