@@ -7,6 +7,7 @@ Chaudhuri et al. 2006), not by the MinHash that cleans the training data, so tha
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import multiprocessing
 import random
@@ -34,7 +35,6 @@ from llmft_helpers.sandbox_worker import encode  # noqa: E402
 
 PAIR_FILES = {"everyday": "es_en/everyday.jsonl", "formal": "es_en/formal.jsonl"}
 PROBLEM_FILE = "leetcode/problems.jsonl"
-JACCARD = 0.8
 MUTANT_SECONDS = 0.5  # of CPU time, all tests of a problem together
 MUTANT_MEMORY = 2 << 30
 DIFFICULTIES = {"Easy": 0.50, "Medium": 0.35, "Hard": 0.15}
@@ -42,8 +42,9 @@ DIFFICULTIES = {"Easy": 0.50, "Medium": 0.35, "Hard": 0.15}
 LIMITS = {
     "everyday pairs": (4000, None), "formal pairs": (2000, None), "problems": (300, None),
     "topics": (80, None), "tags": (25, None), "exact duplicates": (0, 0), "near duplicates": (0, 0),
-    "references that pass": (1.0, 1.0), "mutants killed": (0.92, 1.0), "median tests a problem": (12, None),
-    "fewest tests of a problem": (10, None), "largest deviation of a difficulty": (0, 0.1), "seconds": (0, 300),
+    "tasks told twice": (0, 0), "references that pass": (1.0, 1.0), "mutants killed": (0.92, 1.0),
+    "median tests a problem": (12, None), "fewest tests of a problem": (10, None),
+    "largest deviation of a difficulty": (0, 0.1), "seconds": (0, 300),
 }  # fmt: skip
 
 
@@ -74,18 +75,17 @@ def describe_pairs(rows: list[dict]) -> dict:
 def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
     """All pairs whose 5-gram sets have a Jaccard index of at least 0.8, exact copies included.
 
-    Two such sets share one of their rarest (1 - 0.8) n + 1 grams, so only those are indexed.
+    Two such sets share one of the rarest n - ceil(0.8 n) + 1 = n // 5 + 1 grams of each, so only those are indexed.
     """
     sets = [five_grams(text) for text in texts]
     frequency = Counter(gram for grams in sets for gram in grams)
     index: dict[str, list[int]] = defaultdict(list)
     found = []
     for later, grams in enumerate(sets):
-        rare = sorted(grams, key=lambda gram: (frequency[gram], gram))
-        prefix = rare[: len(grams) - -int(-JACCARD * len(grams) // 1) + 1]
+        prefix = sorted(grams, key=lambda gram: (frequency[gram], gram))[: len(grams) // 5 + 1]
         for earlier in sorted({other for gram in prefix for other in index[gram]}):
             other = sets[earlier]
-            if len(grams & other) >= JACCARD * len(grams | other):
+            if 5 * len(grams & other) >= 4 * len(grams | other):
                 found.append((earlier, later))
         for gram in prefix:
             index[gram].append(later)
@@ -145,10 +145,22 @@ def kill_mutants(row: dict) -> dict:
     return {"task_id": row["task_id"], "made": dict(made), "killed": dict(killed), "survivors": alive}
 
 
-def mutation_scores(rows: list[dict], workers: int) -> list[dict]:
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=limit_memory) as pool:
-        return list(pool.map(kill_mutants, rows))
+def solved_by(row: dict, others: list[dict]) -> list[str]:
+    """Which problems' tests the reference of `row` passes."""
+    arguments = len(row["tests"][0]["args"])
+    return [
+        other["task_id"]
+        for other in others
+        if len(other["tests"][0]["args"]) == arguments
+        and passes(row["completion"], other | {"entry_point": row["entry_point"]})
+    ]
+
+
+def same_tasks(rows: list[dict], solved: list[list[str]]) -> list[tuple[str, str]]:
+    """Pairs of problems of different families whose references each pass the other's tests: one task told twice."""
+    family = {row["task_id"]: row["family"] for row in rows}
+    passed = {(row["task_id"], other) for row, found in zip(rows, solved, strict=True) for other in found}
+    return sorted((a, b) for a, b in passed if a < b and (b, a) in passed and family[a] != family[b])
 
 
 def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) -> dict:
@@ -173,7 +185,11 @@ def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) 
     sample = sound
     if problems_sampled and problems_sampled < len(sound):
         sample = random.Random(seed).sample(sound, problems_sampled)
-    report["mutation"] = mutation_scores(sample, workers)
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=limit_memory) as pool:
+        solved = list(pool.map(solved_by, sound, itertools.repeat(sound)))
+        report["mutation"] = list(pool.map(kill_mutants, sample))
+    report["one task told twice"] = same_tasks(sound, solved)
     made, killed = (sum((Counter(m[key]) for m in report["mutation"]), Counter()) for key in ("made", "killed"))
     report["mutants"] = {kind: {"made": made[kind], "killed": killed[kind]} for kind in mutants.KINDS if made[kind]}
     shares = report["problems"]["difficulty"]
@@ -185,6 +201,7 @@ def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) 
         "tags": len(report["problems"]["tags"]),
         "exact duplicates": sum(len(found["exact"]) for found in report["repeats"].values()),
         "near duplicates": sum(len(found["near"]) for found in report["repeats"].values()),
+        "tasks told twice": len(report["one task told twice"]),
         "references that pass": len(sound) / len(problems),
         "mutants killed": round(killed.total() / made.total(), 4),
         "median tests a problem": report["problems"]["tests a problem: min, median, max"][1],
@@ -216,6 +233,8 @@ def show(report: dict) -> None:
         for kind in ("exact", "near"):
             for first, second in found[kind][:20]:
                 print(f"    {kind}: {first} and {second}")
+    for first, second in report["one task told twice"]:
+        print(f"one task told twice, in two families: {first} and {second}")
     for task, verdict, detail in report["references that fail"]:
         print(f"reference fails: {task}: {verdict}: {detail}")
     scored = report["mutation"]

@@ -9,7 +9,7 @@ import ast
 import copy
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 KINDS = ("operator", "constant", "boundary", "swapped branch", "dropped line")
@@ -106,13 +106,19 @@ def run(source: str, entry_point: str, calls: list[list], seconds: float) -> Ite
     signal.signal(signal.SIGVTALRM, _raise_timeout)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
-        space: dict = {}
-        exec(compile(PRELUDE, "<prelude>", "exec"), space)
+        space = dict(_prelude())
         exec(compile(source, "<mutant>", "exec"), space)
         for arguments in calls:
             yield getattr(space["Solution"](), entry_point)(*copy.deepcopy(arguments))
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+@cache
+def _prelude() -> dict:
+    space: dict = {}
+    exec(compile(PRELUDE, "<prelude>", "exec"), space)
+    return space
 
 
 def _raise_timeout(*_: object) -> None:

@@ -35,8 +35,9 @@ def table(results: dict) -> str:
     seconds = sum(sum(results[task]["provenance"]["seconds"].values()) for task in results)
     provenance = translation["provenance"]
     notes = (
-        f"Test rows: {translation['rows']['test']} sentences, {code['rows']['test']} problems. BLEU tuned against base: "
-        f"p = {translation['bleu_p_value']:.3g} (paired bootstrap); problems solved: p = {code['pass_p_value']:.2g} (McNemar). "
+        f"Test rows: {translation['rows']['test']} sentences, {code['rows']['test']} problems. BLEU tuned against "
+        f"base: p = {translation['bleu_p_value']:.3g} (paired bootstrap); problems solved: "
+        f"p = {code['pass_p_value']:.2g} (McNemar). "
         f"The character GPT from scratch reaches perplexity {character['perplexity']:.2f} a character. "
         f"All stages together took {seconds / 60:.0f} minutes on: {provenance['device']}."
     )

@@ -12,17 +12,20 @@ new processes or threads, an empty environment, standard streams discarded, a te
 an audit hook that names an attempt ("unsafe"); on Linux also namespaces without network, the processes of the
 machine out of sight, Landlock (only the standard library can be read, nothing written) and, as root, another user.
 
-What it does not protect against: holes in the kernel or in the interpreter's C code that defeat those layers; where
-Landlock is missing, native code that reads files open to the user; timing and load as side channels; memory limits
-on macOS, which does not enforce RLIMIT_AS; a solution that recognises the problem and has its answers by heart.
+What it does not protect against: holes in the kernel or in the interpreter's C code; timing and load as side
+channels; a solution that knows the problem's answers by heart. Where Landlock is missing, native code can read files
+open to the user; where namespaces are missing too and we are not root, the memory of this process (unless the system
+restricts ptrace) and signal it. macOS does not enforce the memory limit and has none of the Linux layers.
 """
 
 import ast
+import contextlib
 import functools
 import importlib.util
 import json
 import math
 import os
+import py_compile
 import re
 import secrets
 import select
@@ -31,8 +34,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,10 +47,12 @@ from .sandbox_worker import RARE, TIMED_OUT, encode
 VERDICTS = ("passed", "wrong", "error", "timeout", "memory", "unsafe")
 PACKAGES = ("sortedcontainers", "numpy")  # what LeetCode offers beside the standard library, if installed here
 WORKER = Path(__file__).with_name("sandbox_worker.py")
+COMPILED = "sandbox_worker.pyc"
 ANSWER_BYTES = 8_000_000
 START_SECONDS = 60.0  # for an interpreter on a busy machine; the limit of a problem runs from then on
 WITHOUT: tuple[str, ...] = ()  # layers that tests leave out, to show that the others hold
 TOLERANCE = 1e-6
+_LOCK = threading.Lock()
 
 
 class Stopped(Exception):
@@ -97,7 +103,7 @@ def grade(
         raise UserError(f"{len(solutions)} solutions for {len(problems)} problems: give one solution per problem")
     read = [read_problem(row) for row in problems]
     results: list[dict] = [{} for _ in read]
-    with ThreadPoolExecutor(workers or _cores()) as pool:
+    with ThreadPoolExecutor(workers or default_workers()) as pool:
         jobs = {
             pool.submit(_grade_one, solution, problem, seconds, memory_mb): i
             for i, (solution, problem) in enumerate(zip(solutions, read, strict=True))
@@ -118,8 +124,9 @@ def isolation_level() -> str:
     """One line on what confines a solution on this machine, found by trying it in such a process."""
     with tempfile.NamedTemporaryFile() as secret, Worker("probe", 5, 256) as worker:
         os.chmod(secret.name, 0o644)
-        worker.send({"mode": worker.mode, "file": secret.name, "grader": os.getpid()}, 10)
-        facts = worker.receive(10)
+        worker.send_job({"file": secret.name, "grader": os.getpid()})
+        worker.wait_ready()
+        facts = worker.receive()
     claims = {
         "memory": "memory limit",
         "fork": "no new processes",
@@ -162,7 +169,6 @@ def split_check(source: str) -> tuple[str, tuple[str, ...]]:
         tree = ast.parse(source)
     except SyntaxError as error:
         raise ValueError(f"line {error.lineno}: {error.msg}") from error
-    checks = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
     labels: list[str] = []
     for check in tree.body:
         if isinstance(check, ast.FunctionDef) and check.name == "check":
@@ -189,8 +195,10 @@ class Worker:
         config = {"cpu": math.ceil(seconds), "memory": memory_mb << 20, "folder": self.folder,
                   "packages": _packages(), "without": WITHOUT}  # fmt: skip
         # -I would also ignore PYTHONHASHSEED; the environment is ours, so -s -P is as isolated, and repeatable.
-        command = [sys.executable, "-s", "-P", "-S", "-B", str(WORKER), json.dumps(config)]
+        command = [sys.executable, "-s", "-P", "-S", "-B", str(_compiled()), json.dumps(config)]
         environment = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+        if "LD_LIBRARY_PATH" in os.environ:  # some interpreters find libpython by it
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True, bufsize=0
@@ -207,19 +215,30 @@ class Worker:
 
     def start(self, source: str, problem: Problem) -> None:
         words = set(re.findall(r"[A-Za-z_]\w*", source + problem.setup))
-        self.send({"mode": self.mode, "source": source, "entry": problem.entry, "setup": problem.setup,
-                   "prelude": problem.prelude, "words": sorted(words & set(RARE))}, START_SECONDS)  # fmt: skip
+        text = "source" if self.mode == "solution" else "check"
+        self.send_job({text: source, "entry": problem.entry, "setup": problem.setup, "prelude": problem.prelude,
+                       "words": sorted(words & set(RARE))})  # fmt: skip
+
+    def send_job(self, job: dict) -> None:
+        with self._starting():
+            self.send({"mode": self.mode, **job}, START_SECONDS)
 
     def wait_ready(self) -> None:
         """Wait until the process is confined and the problem's own code has run; its time counts from here."""
-        try:
+        with self._starting():
             message = self.receive(START_SECONDS)
-        except Stopped as error:
-            self.stop()
-            raise RuntimeError(f"the isolated interpreter did not start ({error}): {self.errors}") from error
         if "broken" in message:
             raise Stopped("error", f"the problem's own code fails: {message['broken']}")
         self.clock = time.monotonic() + 2 * self.seconds
+
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Before any model code runs, a failure is ours."""
+        try:
+            yield
+        except Stopped as error:
+            self.stop()
+            raise RuntimeError(f"the isolated interpreter did not start ({error}): {self.errors}") from error
 
     def load(self) -> None:
         message = self.receive()
@@ -288,6 +307,8 @@ class Worker:
 
     def stop(self) -> None:
         """End the process and every descendant; remove its folder."""
+        if self.process.stderr.closed:
+            return
         self.process.terminate()
         try:
             self.process.wait(5)
@@ -360,17 +381,15 @@ def _run_check(solution: str, problem: Problem, seconds: float, memory_mb: int) 
     with Worker("solution", seconds, memory_mb) as model, Worker("tests", seconds + 10, memory_mb) as tests:
         model.start(solution, replace(problem, setup=own_setup))
         tests.start(problem.check, problem)
+        tests.wait_ready()  # first: the model's clock runs from its own readiness
         model.wait_ready()
         model.load()
-        tests.wait_ready()
         tests.send({"go": True})
         while True:
             try:
                 message = tests.receive()
             except Stopped as stopped:
-                rest = (
-                    stopped.outcome if stopped.outcome[0] == "timeout" else ("error", f"the tests' process: {stopped}")
-                )
+                rest = stopped.outcome if stopped.outcome[0] == "timeout" else ("error", f"tests: {stopped}")
                 break
             if "call" in message:
                 answer: dict = {}
@@ -474,11 +493,25 @@ def _clean(text: str) -> str:
 
 
 @functools.cache
+def _compile() -> tempfile.TemporaryDirectory:
+    """The worker as bytecode, for as long as this process lives: a script is never cached, and compiling takes 8 ms."""
+    folder = tempfile.TemporaryDirectory(prefix="llmft-")
+    py_compile.compile(str(WORKER), str(Path(folder.name) / COMPILED), doraise=True)
+    return folder
+
+
+def _compiled() -> Path:
+    with _LOCK:  # functools.cache lets two threads in, and the loser's folder would vanish under its users
+        return Path(_compile().name) / COMPILED
+
+
+@functools.cache
 def _packages() -> list[str]:
     specs = [importlib.util.find_spec(name) for name in PACKAGES]
     found = [str(Path(spec.origin).parent) for spec in specs if spec and spec.origin]
     return found + [f"{path}.libs" for path in found if Path(f"{path}.libs").is_dir()]
 
 
-def _cores() -> int:
+def default_workers() -> int:
+    """As many as there are cores for this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from .errors import UserError
 
 PRESETS = Path(__file__).parent / "profiles"
+MISSING = ("missing", "missing_argument")
 STRICT = ConfigDict(extra="forbid", strict=True)
 
 Count = Annotated[int, Field(ge=0)]
@@ -181,4 +182,4 @@ def _validate(values: dict, path: Path) -> Profile:
 def _explain(error: dict) -> str:
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return "unknown key"
-    return f"{error['msg']} (got {error['input']!r})" if error["type"] != "missing_argument" else "missing"
+    return f"{error['msg']} (got {error['input']!r})" if error["type"] not in MISSING else "missing"

@@ -70,9 +70,10 @@ def encode(value: object) -> object:
         return {"t": "tuple", "v": [encode(item) for item in tuple.__iter__(value)]}
     if issubclass(kind, dict):
         return {"t": "dict", "v": [[encode(key), encode(item)] for key, item in dict.items(value)]}
-    if issubclass(kind, (set, frozenset)):
-        base = set if issubclass(kind, set) else frozenset
-        return {"t": "set", "v": [encode(item) for item in base.__iter__(value)]}
+    if issubclass(kind, set):
+        return {"t": "set", "v": [encode(item) for item in set.__iter__(value)]}
+    if issubclass(kind, frozenset):
+        return {"t": "frozenset", "v": [encode(item) for item in frozenset.__iter__(value)]}
     if issubclass(kind, (bytes, bytearray)):
         return {"t": "bytes", "v": bytes(value).hex()}
     if kind.__module__ == "numpy":
@@ -121,8 +122,8 @@ def decode(wire: object, space: dict) -> object:
         return tuple(decode(item, space) for item in payload)
     if kind == "dict":
         return {decode(key, space): decode(item, space) for key, item in payload}
-    if kind == "set":
-        return {decode(item, space) for item in payload}
+    if kind in ("set", "frozenset"):
+        return (set if kind == "set" else frozenset)(decode(item, space) for item in payload)
     if kind == "bytes":
         return bytes.fromhex(payload)
     if kind == "ListNode":
@@ -150,9 +151,16 @@ def _decode_tree(row: list, space: dict) -> object:
 class Pipe:
     """JSON lines in and out; holds its own references, so that patched modules change nothing."""
 
-    def __init__(self, requests: int, replies: int) -> None:
-        self.requests, self.replies = os.fdopen(requests, "rb"), replies
+    def __init__(self) -> None:
+        self.requests, self.replies = os.fdopen(os.dup(0), "rb"), os.dup(1)
+        self.null = os.open(os.devnull, os.O_RDWR)
+        for standard in 0, 1:
+            os.dup2(self.null, standard)
         self._write, self._dumps, self._loads = os.write, json.dumps, json.loads
+
+    def ready(self) -> None:
+        os.dup2(self.null, 2)  # until here, standard error tells the grader why we could not start
+        self.send({"ready": True})
 
     def send(self, message: dict) -> None:
         line = self._dumps(message).encode() + b"\n"
@@ -168,8 +176,8 @@ class Pipe:
 
 def serve_solution(job: dict, pipe: Pipe, hook: types.FunctionType | None) -> None:
     """Load the model's code, then answer calls {"id", "args", "kwargs"} with {"id", "value"} or {"id", "fail"}."""
-    space = _namespace("solution", job)
-    pipe.send({"ready": True})
+    space = _namespace("solution", job, pipe)
+    pipe.ready()
     try:
         if hook:
             sys.addaudithook(hook)
@@ -192,7 +200,7 @@ def serve_solution(job: dict, pipe: Pipe, hook: types.FunctionType | None) -> No
 
 def serve_tests(job: dict, pipe: Pipe) -> None:
     """Run `check` with a candidate that asks for the model's answer through the pipe; report test by test."""
-    space = _namespace("tests", job)
+    space = _namespace("tests", job, pipe)
 
     def candidate(*args, **kwargs):
         pipe.send({"call": [encode(list(args)), encode(kwargs)]})
@@ -222,8 +230,9 @@ def serve_tests(job: dict, pipe: Pipe) -> None:
             return True
 
     space["__test__"] = Test
-    exec(compile(job["source"], "<tests>", "exec"), space)
-    pipe.send({"ready": True})
+    if "." not in job["entry"]:
+        space[job["entry"]] = candidate  # some tests of HumanEval call the function by its name
+    pipe.ready()
     pipe.receive()  # the model's code is loaded
     try:
         space["check"](candidate)
@@ -260,6 +269,7 @@ def serve_probe(job: dict, pipe: Pipe) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
             end.connect(("192.0.2.1", 9))  # TEST-NET-1: needs a route, sends nothing
 
+    pipe.ready()
     pipe.send({
         "uid": os.getuid(),
         "memory": refused(lambda: bytearray(job["memory"] + SPARE)),
@@ -271,7 +281,7 @@ def serve_probe(job: dict, pipe: Pipe) -> None:
     })  # fmt: skip
 
 
-def _namespace(name: str, job: dict) -> dict:
+def _namespace(name: str, job: dict, pipe: Pipe) -> dict:
     """A module's namespace with the names that LeetCode provides (if asked for) and the problem's own prompt."""
     module = types.ModuleType(name)
     sys.modules[name] = module  # dataclasses look their module up
@@ -288,7 +298,12 @@ def _namespace(name: str, job: dict) -> dict:
         for shadowed in vars(builtins).keys() & space.keys() - vars(types.ModuleType(name)).keys():
             del space[shadowed]  # `pow` is the builtin, not math's or operator's
         sys.setrecursionlimit(RECURSION)
-    exec(compile(job["setup"], "<prompt>", "exec"), space)
+    try:
+        exec(compile(job["setup"], "<prompt>", "exec"), space)
+        exec(compile(job.get("check", ""), "<tests>", "exec"), space)
+    except Exception as error:
+        pipe.send({"broken": f"{type(error).__name__}: {error}"})
+        os._exit(0)
     return space
 
 
@@ -315,7 +330,7 @@ def _failure(error: BaseException) -> list[str]:
             line = trace.tb_lineno
         trace = trace.tb_next
     try:
-        message = str(error)[:200]
+        message = (error.msg if isinstance(error, SyntaxError) else str(error))[:200]
     except BaseException:  # a model's exception class may fail, or end the process, in its own __str__
         message = ""
     name = type(error).__name__
@@ -330,10 +345,12 @@ def _audit_hook(pipe: Pipe, readable: list[str]) -> types.FunctionType:
 
     def hook(event: str, args: tuple) -> None:
         if event == "open":
-            path, _, flags = args
-            if isinstance(path, int) or (not flags & WRITING and abspath(fsdecode(path)).startswith(roots)):
+            if isinstance(args[0], int):
                 return
-            what = f"open {fsdecode(path)!r}"
+            path, writing = fsdecode(args[0]), args[2] & WRITING
+            if not writing and (path.startswith("<") or abspath(path).startswith(roots)):
+                return  # "<solution>" is what the interpreter looks for when it words a SyntaxError
+            what = f"open {path!r}"
         elif not event.startswith(UNSAFE) or event in HARMLESS:
             return
         else:
@@ -378,8 +395,8 @@ def _limit(cpu: int, memory: int, processes: bool) -> None:
             continue
 
 
-def _landlock(libc: ctypes.CDLL, paths: list[str]) -> None:
-    """Allow reading below `paths` and nothing else on files, no TCP, and signals to nobody outside."""
+def _landlock(libc: ctypes.CDLL, paths: list[str], listed: list[str]) -> None:
+    """Allow reading below `paths`, the names in `listed` (imports look there), no TCP, no signals to the outside."""
     version = libc.syscall(444, None, 0, 1)
     if version < 1:
         return
@@ -387,11 +404,10 @@ def _landlock(libc: ctypes.CDLL, paths: list[str]) -> None:
     rules = struct.pack("QQQ", rights, 3, 3)[: 8 if version < 4 else 16 if version < 6 else 24]
     ruleset = libc.syscall(444, rules, len(rules), 0)
     read_file, read_dir = 1 << 2, 1 << 3
-    library = os.path.dirname(os.__file__)
-    for path in paths + [library]:
+    for path, allowed in [*((path, read_file | read_dir) for path in paths), *((path, read_dir) for path in listed)]:
         handle = os.open(path, os.O_PATH)
-        folder = stat.S_ISDIR(os.fstat(handle).st_mode)
-        allowed = read_dir if path == library else read_file | (read_dir if folder else 0)
+        if not stat.S_ISDIR(os.fstat(handle).st_mode):
+            allowed = read_file
         libc.syscall(445, ruleset, 1, struct.pack("=Qi", allowed, handle), 0)
         os.close(handle)
     libc.syscall(446, ruleset, 0)
@@ -401,7 +417,8 @@ def _landlock(libc: ctypes.CDLL, paths: list[str]) -> None:
 def _drop_privileges(libc: ctypes.CDLL | None, user: bool) -> None:
     """Become nobody (where root and `user`) and give up every capability, whoever we are."""
     root = os.geteuid() == 0
-    closed = root and not _open_to_all(os.path.dirname(os.__file__))  # seen while we may still look
+    # An interpreter below /root is closed to nobody; Landlock still bounds what this capability can read.
+    capability = 1 << 2 if root and not _open_to_all(os.path.dirname(os.__file__)) else 0  # CAP_DAC_READ_SEARCH
     if libc and root:
         libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
     if root and user:
@@ -409,8 +426,6 @@ def _drop_privileges(libc: ctypes.CDLL | None, user: bool) -> None:
         os.setgid(NOBODY)
         os.setuid(NOBODY)
     if libc:
-        # An interpreter below /root is closed to nobody; Landlock still bounds what this capability can read.
-        capability = 1 << 2 if closed else 0  # DAC_READ_SEARCH
         libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", capability, capability, 0, 0, 0, 0))
 
 
@@ -440,7 +455,7 @@ def _confine(config: dict, libc: ctypes.CDLL | None, paths: list[str]) -> None:
     if libc:
         libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
         if "landlock" not in without:
-            _landlock(libc, paths)
+            _landlock(libc, paths, [os.path.dirname(os.__file__), *filter(os.path.isdir, sys.path)])
     _drop_privileges(libc, "user" not in without)
     if libc:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
@@ -466,15 +481,12 @@ def _supervise(inner: int, cpu: int) -> int:
 def _inner(config: dict, pipe: Pipe, libc: ctypes.CDLL | None) -> None:
     packages = config["packages"]
     paths = readable_paths(packages)
-    null = os.open(os.devnull, os.O_RDWR)  # confined, we may no longer write there
-    _confine(config, libc, paths)
     sys.path += sorted({os.path.dirname(path) for path in packages})
+    _confine(config, libc, paths)
     job = pipe.receive()
     if job["mode"] == "tests":
-        os.dup2(null, 2)
         serve_tests(job, pipe)
     elif job["mode"] == "solution":
-        os.dup2(null, 2)
         hook = None if "audit" in config["without"] else _audit_hook(pipe, paths)
         serve_solution(job, pipe, hook)
     else:
@@ -483,10 +495,7 @@ def _inner(config: dict, pipe: Pipe, libc: ctypes.CDLL | None) -> None:
 
 def main() -> None:
     config = json.loads(sys.argv[1])
-    pipe = Pipe(os.dup(0), os.dup(1))
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in 0, 1:
-        os.dup2(null, standard)
+    pipe = Pipe()
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     if libc:
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER

@@ -78,10 +78,19 @@ def test_other_libraries(path, names):
     assert not accepts(pkgutil.resolve_name(path), *names)
 
 
-def test_generate_still_knows_stop_strings():
+def test_generate_takes_our_settings():
     from transformers import GenerationConfig
 
-    assert hasattr(GenerationConfig(), "stop_strings")
+    from llmft_helpers import generation
+
+    call = next(
+        node
+        for node in ast.walk(ast.parse(inspect.getsource(generation)))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "model.generate"
+    )
+    settings = [keyword.arg for keyword in call.keywords if keyword.arg]
+    assert len(settings) == 5
+    assert all(hasattr(GenerationConfig(), name) for name in [*settings, "stop_strings"])
 
 
 def test_offline_metrics_need_no_script():

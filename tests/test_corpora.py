@@ -10,6 +10,7 @@ import pytest
 from llmft_helpers import corpora
 from llmft_helpers.corpora import Corpus, character_documents, check_no_leak, load_pairs, load_problems
 from llmft_helpers.errors import UserError
+from llmft_helpers.execution import grade
 from llmft_helpers.profiles import Source
 
 
@@ -246,6 +247,18 @@ def test_broken_problem_is_named_before_anything_runs(source, problems_of, broke
     rows[5] |= broken
     with pytest.raises(UserError, match=said):
         problems_of(source("code", rows))
+
+
+def test_rows_of_leetcode_data_reach_the_grader_as_they_were_published(source, problems_of):
+    rows = made_problems(40, 24, entry_point="Solution().f", prompt="from typing import *\n")
+    for number, row in enumerate(rows):
+        del row["tests"]
+        row["test"] = f"def check(candidate):\n    assert candidate() == {number}\n"
+    test = problems_of(source("code", rows)).test[:2]
+    plain = "def f():\n    return 1\n"  # LeetCode calls a method of class Solution
+    graded = grade([test[0]["completion"], plain], test, workers=1)
+    assert [row["passed"] for row in graded] == [True, False]
+    assert graded[1]["detail"] == "NameError: the code defines no Solution.f"
 
 
 def test_leak_guard_fires_for_either_side_however_it_is_written(source, pairs_of, monkeypatch):

@@ -117,4 +117,4 @@ def test_every_key_is_read_by_the_package_or_a_notebook():
         for folder, pattern in (("llmft_helpers", "*.py"), ("notebooks", "*.ipynb"))
         for path in sorted((ROOT / folder).glob(pattern))
     )
-    assert [key for key in sorted(keys) if not re.search(rf"\w[\])]*\.{key}\b", code)] == []
+    assert [key for key in sorted(keys) if not re.search(rf'\w[\])]*\.{key}\b|\\"{key}\\"', code)] == []

@@ -1,0 +1,199 @@
+"""Which choices of notebook 01's GPT pay: train it again and again with one choice undone.
+
+    python benchmarks/char_gpt_ablation.py --seconds 60 --seeds 1,2 --json outputs/demo/char_gpt/ablation.json
+
+Every variant gets the same seconds of training, so that a choice must pay for its own cost; with `--steps` every
+variant gets the same number of steps instead, which does not depend on what else the machine is doing.
+The variants replace definitions that are lifted out of the notebook; notebook 01 shows the written file.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from char_gpt import load_texts, train_ours
+from lifting import lift
+from torch import nn
+
+from llmft_helpers.errors import UserError
+from llmft_helpers.profiles import CharGptSettings, load_profile
+from llmft_helpers.runs import device_description, write_json
+
+Variant = Callable[[ModuleType, CharGptSettings], CharGptSettings | None]
+
+
+def no_tables(gpt, settings):
+    gpt.GRAMS = ()
+
+
+def pairs_only(gpt, settings):
+    gpt.GRAMS = (2,)
+
+
+def adamw(gpt, settings):
+    def make_optimizers(model, learning_rate):
+        return [
+            torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+        ]
+
+    gpt.make_optimizers = make_optimizers
+
+
+def adamw_third_of_rate(gpt, settings):
+    adamw(gpt, settings)
+    return replace(settings, learning_rate=settings.learning_rate / 3)
+
+
+def float32(gpt, settings):
+    gpt.Linear.compute = torch.float32
+
+
+def gelu(gpt, settings):
+    gpt.MLP.forward = lambda self, x: self.down(F.gelu(self.up(x)))
+
+
+def gated(gpt, settings):
+    class Gated(nn.Module):
+        """SwiGLU of the same number of parameters."""
+
+        def __init__(self, width):
+            super().__init__()
+            self.up, self.gate = gpt.Linear(width, 8 * width // 3), gpt.Linear(width, 8 * width // 3)
+            self.down = gpt.Linear(8 * width // 3, width, zero=True)
+
+        def forward(self, x):  # (B, T, C)
+            return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, C)
+
+    gpt.MLP = Gated
+
+
+def no_qk_norm(gpt, settings):
+    norm = gpt.norm
+    width = settings.width // settings.heads
+    gpt.norm = lambda x: x if x.size(-1) == width and x.dim() == 4 else norm(x)
+
+
+def layer_norm(gpt, settings):
+    gpt.norm = lambda x: F.layer_norm(x, (x.size(-1),))
+
+
+def no_positions(gpt, settings):
+    gpt.rotate = lambda x, cos, sin: x
+
+
+def random_start(gpt, settings):
+    class Linear(gpt.Linear):
+        def __init__(self, inputs, outputs, zero=False):
+            super().__init__(inputs, outputs)
+
+    gpt.Linear = Linear
+
+
+def constant_rate(gpt, settings):
+    gpt.rate_factor = lambda used: min(0.1 + used / gpt.WARM_UP, 1.0)
+
+
+def half_context(gpt, settings):
+    return replace(settings, context=settings.context // 2, batch_size=settings.batch_size * 2)
+
+
+def double_context(gpt, settings):
+    return replace(settings, context=settings.context * 2, batch_size=max(1, settings.batch_size // 2))
+
+
+def double_batch(gpt, settings):
+    return replace(settings, batch_size=settings.batch_size * 2)
+
+
+VARIANTS: dict[str, Variant] = {
+    "as in the notebook": lambda gpt, settings: None,
+    "no tables of pairs and triples": no_tables,
+    "pairs only": pairs_only,
+    "AdamW for all": adamw,
+    "AdamW for all, a third of the rate": adamw_third_of_rate,
+    "float32 products": float32,
+    "GELU": gelu,
+    "SwiGLU": gated,
+    "no QK norm": no_qk_norm,
+    "LayerNorm": layer_norm,
+    "no positions": no_positions,
+    "outputs not started at zero": random_start,
+    "constant learning rate": constant_rate,
+    "half the context": half_context,
+    "twice the context": double_context,
+    "twice the batch": double_batch,
+}
+
+
+def measure(name: str, settings: CharGptSettings, seeds: list[int], train, validation) -> dict:
+    """One row of the table: mean over seeds, and their spread."""
+    results = []
+    for seed in seeds:
+        gpt = lift("01_char_gpt")
+        gpt.CHECKS = 1
+        gpt.Linear.compute = torch.bfloat16 if device_description()["dtype"] == "bfloat16" else torch.float32
+        changed = VARIANTS[name](gpt, settings) or settings
+        results.append(train_ours(gpt, changed, seed, train, validation))
+    bits = [result["bits_per_char"] for result in results]
+    return {
+        "variant": name,
+        "bits_per_char": statistics.mean(bits),
+        "spread": max(bits) - min(bits),
+        "parameters": results[0]["parameters"],
+        "steps": round(statistics.mean(result["steps"] for result in results)),
+        "ms_per_step": 1000 * statistics.mean(result["seconds"] / result["steps"] for result in results),
+    }
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--seconds", type=float, default=60.0, help="of training for every variant (default 60)")
+    budget.add_argument("--steps", type=int, help="of training for every variant, instead of seconds")
+    parser.add_argument("--seeds", default="1", help="comma-separated (default 1)")
+    parser.add_argument("--only", help="comma-separated names of variants; default all")
+    parser.add_argument("--text", type=Path, help="a UTF-8 file; default: the profile's corpora")
+    parser.add_argument("--profile", help="whose shape and corpora to use (default: LLMFT_PROFILE, or by device)")
+    parser.add_argument("--json", type=Path, help="write what is printed")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
+    names = options.only.split(",") if options.only else list(VARIANTS)
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise UserError(f"--only: no variant {unknown[0]!r}; there are: {', '.join(VARIANTS)}")
+    settings = load_profile(options.profile).char_gpt
+    if options.steps:
+        settings, budget = replace(settings, seconds=1e9, max_steps=options.steps), f"{options.steps} steps"
+    else:
+        settings, budget = replace(settings, seconds=options.seconds, max_steps=10**9), f"{options.seconds:g} s"
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    train, validation = load_texts(options)
+    print(f"{'variant':<36}{'bits/char':>10}{'change':>9}{'spread':>8}{'parameters':>12}{'steps':>7}{'ms/step':>9}")
+    rows = []
+    for name in names:
+        row = measure(name, settings, seeds, train, validation)
+        row["change"] = row["bits_per_char"] / (rows or [row])[0]["bits_per_char"] - 1
+        rows.append(row)
+        print(
+            f"{name:<36}{row['bits_per_char']:>10.3f}{row['change']:>+9.1%}{row['spread']:>8.3f}"
+            f"{row['parameters']:>12,}{row['steps']:>7,}{row['ms_per_step']:>9.1f}",
+            flush=True,
+        )
+    if options.json:
+        setting = f"{budget} of training each, seeds {options.seeds}, {device_description()['device']}"
+        write_json(options.json, {"setting": setting, "rows": rows})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,68 @@
+"""How a trained translation adapter does on sentences that nobody tuned to: any local corpus of pairs.
+
+    python benchmarks/other_corpus.py --adapter outputs/demo/translation/adapter --pairs tatoeba_en_es.parquet \\
+        --es non_english --en english --rows 500
+
+Rows are a seeded random sample of the cleaned corpus; rows that share a side with the adapter's own corpora are left
+out. Prints BLEU with its 95% interval, chrF and the answers' length ratio; `--base` adds the untuned model.
+"""
+
+import argparse
+import os
+import random
+from pathlib import Path
+
+import pandas
+
+from llmft_helpers import corpora, runs
+from llmft_helpers.cleaning import normalise, reason_to_drop
+from llmft_helpers.evaluation import evaluate_task
+from llmft_helpers.models import adapters_off, load_for_inference, read_adapter_note
+from llmft_helpers.profiles import Profile, Source, load_profile
+from llmft_helpers.prompts import TranslationTask
+from llmft_helpers.sources import read_source
+
+SEED = 0
+COLUMNS = ("bleu", "bleu_ci95", "chrf", "length_ratio", "eos_rate", "perplexity", "bits_per_byte")
+
+
+def unseen_rows(profile: Profile, source: Source, count: int) -> list[dict]:
+    """`count` random clean rows of `source` that share no side with the profile's corpora."""
+    known = [row for part in corpora.load_pairs(profile).splits.values() for row in part]
+    seen = {normalise(row[side]) for row in known for side in ("es", "en")}
+    rows = [row | {"source": source.name} for _, row in read_source(source, ("es", "en"))]
+    rows = [row for row in rows if not reason_to_drop(row["es"], row["en"])]
+    fresh = [row for row in rows if not {normalise(row["es"]), normalise(row["en"])} & seen]
+    print(f"{len(rows):,} clean rows, {len(rows) - len(fresh)} of them share a side with the adapter's corpora")
+    return random.Random(SEED).sample(fresh, count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--pairs", required=True)
+    parser.add_argument("--es", default="es", help="column of the Spanish side")
+    parser.add_argument("--en", default="en", help="column of the English side")
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--base", action="store_true", help="also score the untuned model")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    note = read_adapter_note(options.adapter)
+    profile = load_profile(note["profile"])
+    source = Source(name="other", path=options.pairs, columns={"es": options.es, "en": options.en})
+    rows = unseen_rows(profile, source, options.rows)
+    model, tokenizer = load_for_inference(profile, options.adapter)
+    task = TranslationTask(note["direction"])
+    results = {"tuned": evaluate_task(model, tokenizer, task, rows, profile.translation)[0]}
+    if options.base:
+        with adapters_off(model):
+            results["base"] = evaluate_task(model, tokenizer, task, rows, profile.translation)[0]
+    shown = {arm: {name: metrics[name] for name in COLUMNS} for arm, metrics in results.items()}
+    print(pandas.DataFrame.from_dict(shown, orient="index").to_string())
+    if options.json:
+        runs.write_json(options.json, {"rows": len(rows), "corpus": Path(options.pairs).name, "seed": SEED} | results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,352 @@
+"""The GPT of notebook 01, lifted out of it: what it computes, what it costs, and what it does with odd input."""
+
+import math
+
+import pytest
+import torch
+from lifting import lift
+
+from llmft_helpers.errors import UserError
+from llmft_helpers.profiles import CharGptSettings
+
+TEXT = "¿Dónde está el río?\nWhere is the river?\n\n" * 20 + "class Solution:\n    def f(self): return 1\n\n" * 20
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    """The notebook's definitions, products in float32 so that equal means equal."""
+    lifted = lift("01_char_gpt")
+    assert lifted.Linear.compute == torch.float32
+    return lifted
+
+
+@pytest.fixture(scope="module")
+def tokenizer(notebook):
+    return notebook.CharTokenizer.from_text(TEXT)
+
+
+def make(notebook, tokenizer, trained=True, context=32):
+    """A small model; `trained` ones get random weights everywhere, since zeros would hide most mistakes."""
+    torch.manual_seed(0)
+    model = notebook.GPT(tokenizer.size, layers=2, heads=2, width=32, context=context)
+    if trained:
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def settings(**changes):
+    values = {
+        "layers": 2, "heads": 2, "width": 32, "context": 32, "batch_size": 4, "seconds": 1e6, "max_steps": 8,
+        "learning_rate": 1e-2, "characters": 10**6,
+    }  # fmt: skip
+    return CharGptSettings(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def model(notebook, tokenizer):
+    return make(notebook, tokenizer)
+
+
+def random_ids(tokenizer, *size):
+    return torch.randint(tokenizer.size, size, generator=torch.Generator().manual_seed(1))
+
+
+# attention and model
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(16, 16), (1, 9)])
+def test_attention_by_hand_equals_the_fused_one(notebook, queries, keys):
+    q, k, v = torch.randn(3, 2, 4, keys, 8, generator=torch.Generator().manual_seed(0))
+    by_hand = notebook.attention_by_hand(q, k, v)[:, :, -queries:]
+    torch.testing.assert_close(notebook.attend(q[:, :, -queries:], k, v), by_hand, atol=1e-5, rtol=0)
+
+
+def test_attention_weights_sum_to_one_over_the_past(notebook):
+    q, k = torch.randn(2, 1, 1, 6, 4, generator=torch.Generator().manual_seed(0))
+    v = torch.eye(6).view(1, 1, 6, 6)
+    weights = notebook.attention_by_hand(q, k, v)[0, 0]
+    torch.testing.assert_close(weights.sum(-1), torch.ones(6))
+    assert weights.triu(1).abs().max() == 0 and (weights.tril() > 0).sum() == 21
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 30, 31])
+def test_a_later_character_never_changes_an_earlier_logit(model, tokenizer, position):
+    ids = random_ids(tokenizer, 1, 32)
+    changed = ids.clone()
+    changed[0, position] = (ids[0, position] + 1) % tokenizer.size
+    with torch.inference_mode():
+        before, after = model(ids)[0], model(changed)[0]
+    torch.testing.assert_close(before[:position], after[:position], atol=0, rtol=0)
+    assert (before[position] - after[position]).abs().max() > 1e-3
+
+
+def test_every_position_reaches_the_last_logit(model, tokenizer):
+    ids = random_ids(tokenizer, 1, 32)
+    with torch.inference_mode():
+        last = model(ids)[0, -1]
+        for position in range(32):
+            changed = ids.clone()
+            changed[0, position] = (ids[0, position] + 1) % tokenizer.size
+            assert not torch.equal(model(changed)[0, -1], last), position
+
+
+def test_rotation_keeps_lengths_and_depends_on_distance_only(notebook):
+    cos, sin = notebook.rotary_angles(32, 8)
+    a, b = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0)).expand(2, 1, 1, 32, 8)
+    turned_a, turned_b = notebook.rotate(a, cos, sin), notebook.rotate(b, cos, sin)
+    torch.testing.assert_close(turned_a.norm(dim=-1), a.norm(dim=-1))
+    products = (turned_a @ turned_b.transpose(-2, -1))[0, 0]
+    torch.testing.assert_close(products.diagonal(3), products.diagonal(3)[:1].expand(29), atol=1e-5, rtol=0)
+    assert (products[5, 3] - products[5, 4]).abs() > 1e-3
+
+
+def test_gram_rows_name_the_characters_that_end_at_a_position(notebook):
+    ids = torch.tensor([[5, 6, 7, 5, 6, 7, 6, 7]])
+    rows = notebook.gram_rows(ids, 3)[0]
+    assert rows[2] == rows[5] and rows[7] != rows[5]
+    assert notebook.gram_rows(ids, 2)[0][7] == notebook.gram_rows(ids, 2)[0][5]
+    assert rows.min() >= 0 and rows.max() < notebook.GRAM_ROWS
+
+
+@pytest.mark.parametrize("shape", [(60, 1, 16), (111, 3, 48)])
+def test_the_parameter_formula_is_the_count(notebook, shape):
+    vocabulary, layers, width = shape
+    model = notebook.GPT(vocabulary, layers, heads=2, width=width, context=16)
+    assert sum(p.numel() for p in model.parameters()) == notebook.parameter_formula(*shape)
+
+
+def test_loss_at_start_is_that_of_guessing_evenly(notebook, tokenizer):
+    model = make(notebook, tokenizer, trained=False)
+    with torch.inference_mode():
+        loss = notebook.loss_of(model, random_ids(tokenizer, 4, 33)).item()
+    assert loss == pytest.approx(math.log(tokenizer.size), rel=0.02)
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused(notebook):
+    with pytest.raises(UserError, match=r"width = 30 .* heads = 4"):
+        notebook.GPT(50, layers=1, heads=4, width=30, context=16)
+
+
+# training
+
+
+def test_overfits_one_batch(notebook, tokenizer):
+    run = notebook.Run(make(notebook, tokenizer, trained=False), 1e-2, seed=0)
+    windows = torch.tensor(tokenizer.encode(TEXT[:200])).unfold(0, 33, 40)
+    for _ in range(150):
+        notebook.train_step(run, windows, batch_size=8, factor=1.0)
+    assert notebook.loss_of(run.model, windows).item() < 0.05
+
+
+def test_resume_is_bit_exact(notebook, tokenizer, tmp_path):
+    windows = notebook.all_windows(torch.tensor(tokenizer.encode(TEXT), dtype=torch.int32), 32)
+
+    def new_run(seed):
+        torch.manual_seed(seed)
+        return notebook.Run(make(notebook, tokenizer, trained=False), 1e-2, seed)
+
+    straight = new_run(1)
+    notebook.train(straight, windows, settings(), check=lambda run: None)
+    first = new_run(1)
+    notebook.train(first, windows, settings(), check=lambda run: None, until=0.5)
+    assert first.progress["step"] == 4
+    notebook.save(first.state_dict(), tmp_path / "last.pt")
+    second = new_run(2)  # another seed: everything must come from the checkpoint
+    second.load_state_dict(torch.load(tmp_path / "last.pt"))
+    notebook.train(second, windows, settings(), check=lambda run: None)
+    assert straight.progress["step"] == second.progress["step"] == 8
+    for name, weights in straight.model.state_dict().items():
+        assert torch.equal(weights, second.model.state_dict()[name]), name
+    assert list(tmp_path.iterdir()) == [tmp_path / "last.pt"]
+
+
+def test_training_lowers_the_loss_checks_ten_times_and_stops_on_the_step(notebook, tokenizer):
+    windows = notebook.all_windows(torch.tensor(tokenizer.encode(TEXT), dtype=torch.int32), 32)
+    run = notebook.Run(make(notebook, tokenizer, trained=False), 1e-2, seed=0)
+    checks = []
+    notebook.train(run, windows, settings(max_steps=60), check=lambda run: checks.append(run.progress["step"]))
+    assert len(checks) == notebook.CHECKS and checks[-1] == run.progress["step"] == 60
+    losses = [entry["loss"] for entry in run.progress["history"]]
+    assert len(losses) == 6 and losses[-1] < losses[0] / 2
+
+
+def test_the_budget_in_seconds_ends_training_too(notebook, tokenizer):
+    windows = notebook.all_windows(torch.tensor(tokenizer.encode(TEXT), dtype=torch.int32), 32)
+    run = notebook.Run(make(notebook, tokenizer, trained=False), 1e-2, seed=0)
+    notebook.train(run, windows, settings(seconds=0.3, max_steps=10**6), check=lambda run: None)
+    assert 0.3 <= run.progress["seconds"] < 5
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero(notebook):
+    assert 0 < notebook.rate_factor(0.0) < notebook.rate_factor(notebook.WARM_UP) == 1
+    assert notebook.rate_factor(0.5) < notebook.rate_factor(0.3) and notebook.rate_factor(1.0) == 0
+
+
+def test_every_parameter_has_one_optimizer(notebook, model):
+    optimizers = notebook.make_optimizers(model, 1e-3)
+    owned = [id(p) for o in optimizers for group in o.param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(id(p) for p in model.parameters())
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(notebook, tokenizer):
+    model = make(notebook, tokenizer)
+    model.head.weight.data.fill_(math.nan)
+    windows = notebook.all_windows(torch.tensor(tokenizer.encode(TEXT)), 32)
+    with pytest.raises(UserError, match="step 1: lower learning_rate"):
+        notebook.train(notebook.Run(model, 1e-2, 0), windows, settings(), check=lambda run: None)
+
+
+# text in
+
+
+def test_tokenizer_round_trip_and_unknown_characters(notebook, tokenizer):
+    assert tokenizer.decode(tokenizer.encode("¿Dónde?\n")) == "¿Dónde?\n"
+    assert tokenizer.encode("漢a") == [0, tokenizer.numbers["a"]]
+    assert tokenizer.decode([0]) == "\ufffd"
+    once = notebook.CharTokenizer.from_text("aabbz")
+    assert once.alphabet == ["a", "b"] and once.encode("z") == [0]
+
+
+def test_windows_are_a_view_and_batches_are_windows(notebook):
+    ids = torch.arange(100, dtype=torch.int32)
+    windows = notebook.all_windows(ids, 8)
+    assert windows.shape == (92, 9) and windows.data_ptr() == ids.data_ptr()
+    batch = notebook.draw_batch(windows, 50, torch.Generator().manual_seed(0))
+    assert batch.shape == (50, 9) and batch.dtype == torch.int64
+    assert (batch - batch[:, :1]).eq(torch.arange(9)).all() and len(batch[:, 0].unique()) > 20
+    assert len(notebook.all_windows(ids[:9], 8)) == 1
+
+
+def test_a_corpus_shorter_than_a_context_is_refused(notebook):
+    with pytest.raises(UserError, match=r"has 8 characters, a window of context = 8 needs 9"):
+        notebook.all_windows(torch.arange(8), 8)
+
+
+def test_empty_corpora_are_refused(notebook, model, tokenizer):
+    for documents, cap in (([], 100), ([("code", "")], 100), ([("code", "x" * 50)], 10)):
+        with pytest.raises(UserError, match="no training text"):
+            notebook.whole_documents(documents, cap)
+    with pytest.raises(UserError, match="nothing to score"):
+        notebook.evaluate(model, tokenizer, [])
+
+
+def test_documents_stay_whole_under_the_cap(notebook):
+    documents = [("a", "x" * 40), ("b", "y" * 70), ("c", "z" * 20)]
+    assert notebook.whole_documents(documents, 100) == [documents[0], documents[2]]
+
+
+# scores
+
+
+def reference_nats(model, tokenizer, text):
+    """Every character scored alone, from the window that the rule of the notebook gives it."""
+    ids = torch.tensor(tokenizer.encode("\n" + text))
+    T = min(model.context, len(text))
+    starts = sorted({*range(0, len(text) - T, T - T // 2), len(text) - T})
+    nats = []
+    for place in range(len(text)):
+        start = next(s for s in reversed(starts) if s == 0 or s + T // 2 <= place)
+        logits = model(ids[None, start : place + 1])[0, -1]
+        nats.append(-logits.log_softmax(-1)[ids[place + 1]].item())
+        assert place - start >= min(place, T // 2) - 1 and place - start < T
+    return torch.tensor(nats, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 47, 48, 49, 100])
+def test_every_character_is_scored_once_with_half_a_context(notebook, model, tokenizer, length):
+    text = TEXT[5 : 5 + length]
+    with torch.inference_mode():
+        expected = reference_nats(model, tokenizer, text)
+    for batch_size in (1, 32):
+        nats = notebook.character_nats(model, tokenizer, text, batch_size)
+        torch.testing.assert_close(nats, expected, atol=1e-4, rtol=0)
+
+
+def test_unknown_characters_are_charged(notebook, model, tokenizer):
+    text = TEXT[:60]
+    spoiled = text[:-1] + "漢"
+    nats = notebook.character_nats(model, tokenizer, spoiled)
+    with torch.inference_mode():
+        alone = reference_nats(model, tokenizer, spoiled)
+    assert tokenizer.unknown_nats == pytest.approx(math.log(0x110000 - 0x800 - tokenizer.size + 1))
+    assert nats[-1].item() == pytest.approx(alone[-1].item() + tokenizer.unknown_nats, abs=1e-4)
+
+
+def test_probabilities_of_all_characters_sum_to_one(notebook, model, tokenizer):
+    with torch.inference_mode():
+        known = model(torch.tensor([tokenizer.encode("\nab")]))[0, -1].softmax(-1).double()
+    others = known[0] * math.exp(-tokenizer.unknown_nats) * (notebook.CODE_POINTS - len(tokenizer.alphabet))
+    assert known[1:].sum() + others == pytest.approx(1, abs=1e-6)
+
+
+def test_domains_add_up(notebook, model, tokenizer):
+    documents = [("es", "¿Dónde está?\n\n"), ("code", TEXT[-90:]), ("es", "el río\n\n")]
+    scores = notebook.evaluate(model, tokenizer, documents)
+    parts = scores["per_domain"]
+    assert list(parts) == ["code", "es"]
+    assert scores["characters"] == 112 == parts["code"]["characters"] + parts["es"]["characters"]
+    nats = sum(part["val_loss"] * part["characters"] for part in parts.values())
+    assert scores["val_loss"] == pytest.approx(nats / 112)
+    assert scores["perplexity"] == pytest.approx(math.exp(scores["val_loss"]))
+    assert scores["bits_per_char"] == pytest.approx(scores["val_loss"] / math.log(2))
+    assert parts["es"]["bits_per_byte"] == pytest.approx(parts["es"]["bits_per_char"] * 22 / 26)
+
+
+# generation
+
+
+@pytest.mark.parametrize("prompt", ["", "¿Dónde", TEXT[:31], TEXT[:32], TEXT[:300], "漢字 a"])
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_cached_generation_equals_uncached(notebook, model, tokenizer, prompt, temperature):
+    length = 3 * model.context  # far enough to fill the window more than once
+    cached, uncached = (
+        notebook.generate(model, tokenizer, prompt, length, count=2, temperature=temperature, cached=flag)
+        for flag in (True, False)
+    )
+    assert cached == uncached and [len(text) for text in cached] == [length, length]
+
+
+def test_cached_logits_equal_uncached(notebook, model, tokenizer):
+    ids = random_ids(tokenizer, 2, 20)
+    cache = notebook.Cache()
+    with torch.inference_mode():
+        pieces = [model(ids[:, a:b], cache) for a, b in ((0, 7), (7, 8), (8, 9), (9, 15), (15, 20))]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), atol=1e-4, rtol=0)
+
+
+def test_only_the_last_context_of_a_long_prompt_counts(notebook, model, tokenizer):
+    long, short = TEXT[:300], TEXT[300 - model.context : 300]
+    assert notebook.generate(model, tokenizer, long, 20) == notebook.generate(model, tokenizer, short, 20)
+
+
+def test_an_empty_prompt_is_a_line_break(notebook, model, tokenizer):
+    assert notebook.generate(model, tokenizer, "", 20) == notebook.generate(model, tokenizer, "\n", 20)
+    assert notebook.generate(model, tokenizer, "a", 0, count=2) == ["", ""]
+
+
+def test_unknown_is_never_written(notebook, tokenizer):
+    model = make(notebook, tokenizer, trained=False)  # untrained: all characters equally likely
+    (text,) = notebook.generate(model, tokenizer, "漢", 600, temperature=1.0)
+    assert "\ufffd" not in text and len(set(text)) > tokenizer.size / 2
+
+
+def test_top_k_and_temperature(notebook, model, tokenizer):
+    greedy = notebook.generate(model, tokenizer, "a", 30, temperature=0)
+    assert notebook.generate(model, tokenizer, "a", 30, top_k=1, temperature=2.0) == greedy
+    assert notebook.generate(model, tokenizer, "a", 30, top_k=10**6) == notebook.generate(model, tokenizer, "a", 30)
+    one, two = notebook.generate(model, tokenizer, "a", 30, count=2, temperature=1.0)
+    assert one != two
+    assert notebook.generate(model, tokenizer, "a", 30, seed=1) != notebook.generate(model, tokenizer, "a", 30, seed=2)
+
+
+# what is counted about samples
+
+
+def test_what_is_counted_about_samples(notebook):
+    assert notebook.words_of("Él dice: it's 42.") == ["él", "dice", "it", "s"]
+    assert notebook.known_words(["uno dos", "tres cuatro"], {"uno", "tres", "dos"}) == 0.75
+    assert notebook.known_words([""], set()) == 0
+    assert notebook.longest_copy("xxhello worldyy", "say hello world") == "hello world"
+    assert notebook.longest_copy("abc", "xyz") == "" == notebook.longest_copy("", "xyz")
+    assert notebook.parses("class A:\n    x = 1") and not notebook.parses("class A:") and not notebook.parses("")

