@@ -29,6 +29,7 @@ import mutants  # noqa: E402
 
 from llmft_helpers import execution  # noqa: E402
 from llmft_helpers.cleaning import five_grams, normalise  # noqa: E402
+from llmft_helpers.comparison import COMPARE  # noqa: E402
 from llmft_helpers.prompts import LeetcodeTask  # noqa: E402
 from llmft_helpers.runs import read_jsonl  # noqa: E402
 from llmft_helpers.sandbox_worker import encode  # noqa: E402
@@ -122,7 +123,7 @@ def limit_memory() -> None:
 
 def passes(source: str, row: dict, seconds: float = MUTANT_SECONDS) -> bool:
     """Whether a solution gives every expected value; anything else kills it, an endless loop too."""
-    same = execution.COMPARE[row["compare"]]
+    same = COMPARE[row["compare"]]
     got = mutants.run(source, row["entry_point"], [test["args"] for test in row["tests"]], seconds)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

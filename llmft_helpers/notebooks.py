@@ -36,7 +36,11 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
     reports.mkdir(parents=True, exist_ok=True)
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(FOLDER)}},
+        extra_arguments=["--log-level=ERROR"],
     )
     _report_progress(client, path.stem)
     try:

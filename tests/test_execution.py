@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from llmft_helpers import execution
+from llmft_helpers import execution, sandbox
 from llmft_helpers.errors import UserError
 from llmft_helpers.sandbox_worker import decode, encode
 
@@ -376,7 +376,7 @@ def test_an_interpreter_that_does_not_start_is_no_verdict(monkeypatch, tmp_path)
 def test_the_isolation_level_is_what_a_probe_found(monkeypatch):
     line = execution.isolation_level()
     assert line.startswith("fresh interpreter") and "\n" not in line
-    monkeypatch.setattr(execution, "WITHOUT", ("landlock", "processes", "user"))
+    monkeypatch.setattr(sandbox, "WITHOUT", ("landlock", "processes", "user"))
     weaker = execution.isolation_level.__wrapped__()
     assert "NOT in force here: " in weaker and "no reading outside the standard library" in weaker.split("NOT")[1]
     assert "no new processes" in weaker.split("NOT")[1]
@@ -388,7 +388,7 @@ def test_the_same_run_gives_the_same_rows():
     assert execution.grade(sources, problems) == execution.grade(sources, problems)
 
 
-@pytest.mark.parametrize("package", execution.PACKAGES)
+@pytest.mark.parametrize("package", sandbox.PACKAGES)
 def test_packages_that_leetcode_offers_are_there_if_installed(package):
     pytest.importorskip(package)
     assert one(returning(f"__import__('{package}').__name__"), ours(([], package)))["passed"]

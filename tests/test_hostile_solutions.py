@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmft_helpers import execution
+from llmft_helpers import execution, sandbox
 
 MARK = f"llmft-hostile-{os.getpid()}"
 SLEEP = f"7{os.getpid()}.25"  # seconds; finds a spawned `sleep` again among all processes
@@ -271,7 +271,7 @@ HONEST = {
 
 def leftovers() -> list[str]:
     """Processes started by this test run that are still there, and files that a solution wrote."""
-    worker = str(execution._compiled()).encode()
+    worker = str(sandbox._compiled()).encode()
     found = [str(Path(folder, MARK)) for folder in TARGETS if Path(folder, MARK).exists()]
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -285,9 +285,9 @@ def leftovers() -> list[str]:
 
 def run(folder: Path, cheats: dict, honest: dict, without: tuple[str, ...] = ()) -> dict[str, dict]:
     """Grade all with four workers in a temporary folder of our own, and check that nothing stays behind."""
-    execution._compiled()  # its folder stays for the process
-    before = tempfile.tempdir, execution.WITHOUT
-    tempfile.tempdir, execution.WITHOUT = str(folder), without
+    sandbox._compiled()  # its folder stays for the process
+    before = tempfile.tempdir, sandbox.WITHOUT
+    tempfile.tempdir, sandbox.WITHOUT = str(folder), without
     try:
         rows = execution.grade(
             [source for _, source in cheats.values()] + list(honest.values()),
@@ -297,7 +297,7 @@ def run(folder: Path, cheats: dict, honest: dict, without: tuple[str, ...] = ())
             workers=4,
         )
     finally:
-        tempfile.tempdir, execution.WITHOUT = before
+        tempfile.tempdir, sandbox.WITHOUT = before
     assert leftovers() == []
     assert list(folder.iterdir()) == []
     return dict(zip([*cheats, *honest], rows, strict=True))
