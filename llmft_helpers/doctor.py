@@ -13,7 +13,7 @@ from .profiles import load_profile
 from .runs import PINNED, ROOT, device_description, outputs_root
 
 FREE_DISK_GB = 3
-FREE_MEMORY_GB = 6
+FREE_MEMORY_GB = 9
 
 
 @dataclass(frozen=True)
