@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from .cpu_speed import add_in_place, speed_up
 from .errors import UserError
 from .profiles import LoraSettings, ModelSettings, Profile
 from .runs import cache_dir, read_json, write_json
@@ -48,6 +49,8 @@ def load_base_model(settings: ModelSettings):
     set_special_tokens(model, tokenizer)
     if settings.load_in_4bit and not is_4bit(model):
         print("4-bit weights do not work on this machine: the base is loaded in 16 bits instead.")
+    if not torch.cuda.is_available():
+        speed_up(model)
     return model, tokenizer
 
 
@@ -115,7 +118,7 @@ def add_lora(model, settings: LoraSettings, seed: int):
     """A PEFT model with fresh LoRA weights (Hu et al. 2021, arXiv 2106.09685); the base stays frozen."""
     from unsloth import FastLanguageModel
 
-    return FastLanguageModel.get_peft_model(
+    model = FastLanguageModel.get_peft_model(
         model,
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -125,6 +128,8 @@ def add_lora(model, settings: LoraSettings, seed: int):
         use_gradient_checkpointing=False,
         random_state=seed,
     )
+    add_in_place(model)
+    return model
 
 
 def trainable_parameters(model) -> tuple[int, int]:
@@ -182,6 +187,7 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
     for key, parameter in model.named_parameters():
         if "lora_" in key and f".{name}." in key:
             parameter.data = parameter.data.to(dtype)
+    add_in_place(model)
     return model.eval()
 
 

@@ -121,6 +121,7 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
         train_sampling_strategy="group_by_length",
+        pad_to_multiple_of=8,  # few shapes: kernels are made once for each
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, round(settings.warmup_ratio * steps)),

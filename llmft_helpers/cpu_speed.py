@@ -1,0 +1,98 @@
+"""Frozen 4-bit layers and their LoRA adapters on a CPU, without the work that repeats.
+
+bitsandbytes unpacks every NF4 weight again in each forward and backward pass, and PEFT copies, scales and adds
+tensors of full width for each adapter. Here the weights are unpacked once (the same values, two or four bytes a
+weight), and the adapter's product is added in place. A GPU has fused kernels of its own and is left alone.
+"""
+
+import functools
+
+import torch
+import torch.nn.functional as F
+
+
+def speed_up(model) -> None:
+    """Unpack the 4-bit weights of a loaded base, in place; what its layers are and compute stays the same."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    for layer in [module for module in model.modules() if type(module).__name__ == "Linear4bit"]:
+        dense = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        layer.register_buffer("dense", dense.to(layer.compute_dtype or dense.dtype), persistent=False)
+        layer.__class__ = _unpacked_class()
+    # The head gets the last positions as a strided slice, for which torch copies the head's weight once a row.
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+
+
+def add_in_place(model) -> None:
+    """Let the adapters of `model` over unpacked layers add their product in place, whichever adapter is active."""
+    from peft.tuners.lora.bnb import Linear4bit
+
+    for module in model.modules():
+        if type(module) is Linear4bit and hasattr(module.base_layer, "dense"):
+            module.__class__ = _in_place_class()
+
+
+class LowRankSum(torch.autograd.Function):
+    """y = x W^T + s (x A^T) B^T for a frozen W: (N, K), (M, K), (r, K), (M, r) -> (N, M); arXiv 2106.09685, eq. 3."""
+
+    @staticmethod
+    def forward(ctx, x, weight, a, b, scale):
+        rows = x.reshape(-1, x.size(-1))  # (N, K)
+        low = rows @ a.t()  # (N, r)
+        y = F.linear(rows, weight).addmm_(low, b.t(), alpha=scale)  # (N, M)
+        ctx.save_for_backward(rows, weight, a, b, low)
+        ctx.scale, ctx.needs_x = scale, ctx.needs_input_grad[0]
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        rows, weight, a, b, low = ctx.saved_tensors
+        flat = grad.reshape(-1, grad.size(-1))  # (N, M)
+        grad_low = (flat @ b).mul_(ctx.scale)  # (N, r)
+        grad_b = (flat.t() @ low).mul_(ctx.scale)  # (M, r)
+        grad_x = None
+        if ctx.needs_x:
+            grad_x = (flat @ weight).addmm_(grad_low, a).view(*grad.shape[:-1], -1)  # (..., K)
+        return grad_x, None, grad_low.t() @ rows, grad_b, None
+
+
+@functools.cache
+def _unpacked_class():
+    from bitsandbytes.nn import Linear4bit
+
+    class Unpacked(Linear4bit):
+        def forward(self, x):  # (..., K)
+            return F.linear(x.to(self.dense.dtype), self.dense, self.bias).to(x.dtype)  # (..., M)
+
+    Unpacked.__name__ = Linear4bit.__name__  # libraries look for it
+    return Unpacked
+
+
+@functools.cache
+def _in_place_class():
+    from peft.tuners.lora.bnb import Linear4bit
+
+    class InPlace(Linear4bit):
+        def forward(self, x, *args, **kwargs):  # (..., K)
+            if self.disable_adapters or args or kwargs or not self._is_plain(x):
+                return super().forward(x, *args, **kwargs)  # (..., M)
+            (name,) = self.active_adapters
+            a, b = self.lora_A[name].weight, self.lora_B[name].weight
+            return LowRankSum.apply(x, self.base_layer.dense, a, b, self.scaling[name])  # (..., M)
+
+        def _is_plain(self, x) -> bool:
+            """One active adapter without dropout, bias or variant, all in one type: what `LowRankSum` computes."""
+            if self.merged or len(self.active_adapters) != 1 or self.active_adapters[0] not in self.lora_A:
+                return False
+            name, dense = self.active_adapters[0], self.base_layer.dense
+            dropout, weights = self.lora_dropout[name], (self.lora_A[name].weight, self.lora_B[name].weight)
+            return (
+                name not in self.lora_variant
+                and (isinstance(dropout, torch.nn.Identity) or not self.training)
+                and self.lora_B[name].bias is None
+                and self.base_layer.bias is None
+                and all(t.dtype == dense.dtype for t in (x, *weights))
+            )
+
+    InPlace.__name__ = Linear4bit.__name__
+    return InPlace
