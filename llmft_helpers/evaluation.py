@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from .answers import describe_code, extract_code
-from .cleaning import normalise
+from .cleaning import language_of, normalise
 from .execution import grade
 from .generation import Generated, Timer, generate, tokens_per_second
 from .metrics import (
@@ -75,6 +75,7 @@ def _score_translations(task: TranslationTask, rows: list[dict], generated: list
     scores["prompt_echo_rate"] = _mean(
         [echoes(row[task.source], answer) for row, answer in zip(rows, answers, strict=True)]
     )
+    scores["answer_language"] = language_shares(task, answers)
     scores["per_source"] = {}
     for source in sorted({row["source"] for row in rows}):
         chosen = [i for i, row in enumerate(rows) if row["source"] == source]
@@ -84,6 +85,13 @@ def _score_translations(task: TranslationTask, rows: list[dict], generated: list
             **{k: part[k] for k in ("bleu", "bleu_ci95", "chrf")},
         }
     return scores, [{"text": text, "chrf": chrf} for text, chrf in zip(answers, per_row, strict=True)]
+
+
+def language_shares(task: TranslationTask, texts: list[str]) -> dict[str, float]:
+    """Shares of texts in the target language, in the source language, and in neither or too short to tell."""
+    found = Counter(language_of(text) for text in texts)
+    languages = {"target": task.target, "source": task.source, "other": "other"}
+    return {name: found[language] / len(texts) for name, language in languages.items()}
 
 
 def echoes(source: str, answer: str) -> bool:
@@ -98,17 +106,15 @@ def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]
     graded = grade(code, rows)
     scores = {
         **translation_bleu(raw, [row["completion"] for row in rows]),
-        "pass_at_1": _mean([g["passed"] for g in graded]),
-        "pass_at_1_ci95": bootstrap_ci95([g["passed"] for g in graded]),
-        "tests_passed_rate": _mean([g["tests_passed"] / g["tests_total"] for g in graded]),
-        "tests_passed_ci95": bootstrap_ci95([g["tests_passed"] / g["tests_total"] for g in graded]),
+        **work_scores(graded),
         **{f"{name}_rate": _mean([trait[name] for trait in traits]) for name in CODE_TRAITS},
         "verdicts": dict(Counter(g["verdict"] for g in graded)),
         "per_difficulty": _per_difficulty(rows, graded),
     }
     keep = ("passed", "verdict", "tests_passed", "tests_total", "detail")
     return scores, [
-        {"text": text, **{k: g[k] for k in keep}, **t} for text, g, t in zip(raw, graded, traits, strict=True)
+        {"text": text, **{k: g[k] for k in keep}, "failure": failure_class(g), **t}
+        for text, g, t in zip(raw, graded, traits, strict=True)
     ]
 
 
@@ -117,23 +123,39 @@ def translation_bleu(answers: list[str], references: list[str]) -> dict[str, flo
     return {"bleu": translation_scores(answers, references)["bleu"]}
 
 
+def work_scores(graded: list[dict]) -> dict:
+    """Problems solved and tests passed, with 95% intervals over problems, of rows of `execution.grade`."""
+    shares = [g["tests_passed"] / g["tests_total"] for g in graded]
+    return {
+        "pass_at_1": _mean([g["passed"] for g in graded]),
+        "pass_at_1_ci95": bootstrap_ci95([g["passed"] for g in graded]),
+        "tests_passed_rate": _mean(shares),
+        "tests_passed_ci95": bootstrap_ci95(shares),
+    }
+
+
+def failure_class(graded: dict) -> str:
+    """How an answer failed: wrong, timeout, memory, unsafe, the error's type or a missing method; "" if it passed."""
+    if graded["passed"]:
+        return ""
+    if graded["verdict"] != "error":
+        return graded["verdict"]
+    missing = "the code defines no" in graded["detail"]
+    return "method not defined" if missing else graded["detail"].split(":")[0]
+
+
 def _per_difficulty(rows: list[dict], graded: list[dict]) -> dict:
     table = {}
     for level in ("Easy", "Medium", "Hard"):
         part = [g for row, g in zip(rows, graded, strict=True) if row.get("difficulty") == level]
         if part:
-            rate = _mean([g["tests_passed"] / g["tests_total"] for g in part])
-            table[level] = {
-                "problems": len(part),
-                "pass_at_1": _mean([g["passed"] for g in part]),
-                "tests_passed_rate": rate,
-            }
+            table[level] = {"problems": len(part), **work_scores(part)}
     return table
 
 
-def paired_translation_p_value(base: list[dict], tuned: list[dict], references: list[str]) -> float:
-    """Paired bootstrap (Koehn 2004) of the difference in BLEU."""
-    return bleu_p_value([a["text"] for a in base], [a["text"] for a in tuned], references)
+def paired_translation_p_value(base: list[dict], tuned: list[dict], references: list[str], test: str = "bs") -> float:
+    """p of the difference in BLEU: paired bootstrap (Koehn 2004) "bs", randomisation (Riezler 2005) "ar"."""
+    return bleu_p_value([a["text"] for a in base], [a["text"] for a in tuned], references, test)
 
 
 def paired_code_p_value(base: list[dict], tuned: list[dict]) -> float:

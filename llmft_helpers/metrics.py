@@ -17,7 +17,8 @@ from sacrebleu.significance import PairedTest
 from .errors import UserError
 
 BOOTSTRAP_SAMPLES = 1000
-CHUNK_LOGITS = 2**24  # logits held at once, whatever the vocabulary
+CHUNK_LOGITS = 2**22  # logits held at once, whatever the vocabulary: they should fit into a processor's cache
+BATCH_TOKENS = 2048  # read at once when scoring, padding included; on a CPU larger batches are slower
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,61 @@ def completion_nats(
     Scores the completion's tokens and, with `add_end`, the end token, as in training. The result does not
     depend on batch size or order. Vocabulary logits are formed for scored positions only, in chunks.
     """
-    encoded = [_encode(tokenizer, row, add_end) for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: -len(encoded[i][0]))
-    scores: list[Nats | None] = [None] * len(rows)
+    end = [tokenizer.eos_token_id] if add_end else []
+    encoded = []
+    for row in rows:
+        prompt = tokenizer(row["prompt"]).input_ids or [tokenizer.eos_token_id]
+        completion = tokenizer(row["completion"], add_special_tokens=False).input_ids
+        encoded.append((prompt + completion + end, len(prompt)))
+    return [
+        Nats(nats, len(tokens) - scored_from, len(row["completion"].encode()))
+        for row, (tokens, scored_from), nats in zip(
+            rows, encoded, _nats(model, tokenizer, encoded, batch_size), strict=True
+        )
+    ]
+
+
+def text_nats(model, tokenizer, texts: list[str], window: int, batch_size: int = 16) -> list[Nats]:
+    """Nats of each whole text, every token of it scored once, in the order of `texts`.
+
+    A text is read after what the tokenizer begins texts with (or else the end token), in windows of at most `window`
+    tokens: they start half a window apart and score what none has scored before, so that every token of a long
+    text has at least half a window, and of a short one all there is, before it.
+    """
+    begin = tokenizer("").input_ids or [tokenizer.eos_token_id]
+    tokens = [begin + tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    windows = [_windows(one, len(begin), window) for one in tokens]
+    nats = iter(_nats(model, tokenizer, [part for parts in windows for part in parts], batch_size))
+    return [
+        Nats(sum(next(nats) for _ in parts), len(one) - len(begin), len(text.encode()))
+        for text, one, parts in zip(texts, tokens, windows, strict=True)
+    ]
+
+
+def _windows(tokens: list[int], scored_from: int, window: int) -> list[tuple[list[int], int]]:
+    """(tokens of a window, the first of them that it scores); the last window ends with the text."""
+    last = max(0, len(tokens) - window)
+    parts, done = [], scored_from
+    for start in [*range(0, last, window // 2), last]:
+        parts.append((tokens[start : start + window], done - start))
+        done = start + window
+    return parts
+
+
+def _nats(model, tokenizer, encoded: list[tuple[list[int], int]], batch_size: int) -> list[float]:
+    """Summed nats of the scored tokens of every (tokens, scored from), longest first in batches of like length."""
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i][0]))
+    sums = [0.0] * len(encoded)
     was_training = model.training
     model.eval()
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    while order:
+        size = max(1, min(batch_size, BATCH_TOKENS // len(encoded[order[0]][0])))
+        batch, order = order[:size], order[size:]
         nats = _batch_nats(model, [encoded[i] for i in batch], tokenizer.pad_token_id)
         for i, value in zip(batch, nats, strict=True):
-            tokens, prompt_length = encoded[i]
-            scores[i] = Nats(value, len(tokens) - prompt_length, len(rows[i]["completion"].encode()))
+            sums[i] = value
     model.train(was_training)
-    return scores
-
-
-def _encode(tokenizer, row: dict[str, str], add_end: bool) -> tuple[list[int], int]:
-    """(tokens, number of prompt tokens); an empty prompt is the end token, so that the first token has a context."""
-    prompt = tokenizer(row["prompt"]).input_ids if row["prompt"] else [tokenizer.eos_token_id]
-    completion = tokenizer(row["completion"], add_special_tokens=False).input_ids
-    return prompt + completion + ([tokenizer.eos_token_id] if add_end else []), len(prompt)
+    return sums
 
 
 @torch.inference_mode()
@@ -97,7 +133,7 @@ def _batch_nats(model, batch: list[tuple[list[int], int]], pad: int) -> list[flo
 
 def _scored_positions(batch: list[tuple[list[int], int]], device) -> tuple[torch.Tensor, torch.Tensor]:
     pairs = [(i, t) for i, (tokens, prompt_length) in enumerate(batch) for t in range(prompt_length, len(tokens))]
-    row, position = torch.tensor(pairs, device=device).T
+    row, position = torch.tensor(pairs, device=device, dtype=torch.long).view(-1, 2).T
     return row, position
 
 
@@ -169,7 +205,10 @@ def translation_scores(predictions: list[str], references: list[str]) -> dict:
 
 
 def bleu_p_value(base: list[str], tuned: list[str], references: list[str], test: str = "bs") -> float:
-    """p of the null hypothesis that both systems are equally good: paired bootstrap "bs" or randomisation "ar"."""
+    """p of the null hypothesis that both systems are equally good: paired bootstrap "bs" or randomisation "ar".
+
+    1 for equal scores, where sacrebleu, which counts larger differences only, would report the smallest p there is.
+    """
     check_aligned(tuned, references)
     check_aligned(base, references)
     paired = PairedTest(
@@ -180,7 +219,8 @@ def bleu_p_value(base: list[str], tuned: list[str], references: list[str], test:
         n_samples=BOOTSTRAP_SAMPLES,
     )
     _, scores = paired()
-    return scores["BLEU"][1].p_value
+    before, after = scores["BLEU"]
+    return 1.0 if before.score == after.score else after.p_value
 
 
 def sentence_scores(predictions: list[str], references: list[str]) -> list[float]:

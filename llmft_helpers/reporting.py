@@ -6,6 +6,7 @@ the plots survive black-and-white print.
 
 import difflib
 import html
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ HATCHES = {"base": "", "base_few_shot": "//", "tuned": ".."}
 TRANSLATION_COLUMNS = {
     "perplexity": "perplexity", "bits_per_byte": "bits/byte", "bleu": "BLEU", "bleu_ci95": "95% interval",
     "bleu_01": "BLEU (0-1)", "chrf": "chrF", "length_ratio": "length ratio",
-    "prompt_echo_rate": "prompt echo", "eos_rate": "ends itself",
+    "answer_language": "in the target language", "prompt_echo_rate": "prompt echo", "eos_rate": "ends itself",
 }  # fmt: skip
 LEETCODE_COLUMNS = {
     "perplexity": "perplexity", "bits_per_byte": "bits/byte", "pass_at_1": "pass@1", "pass_at_1_ci95": "95% interval",
@@ -44,6 +45,10 @@ def arms_table(metrics: dict, columns: dict[str, str]) -> pandas.DataFrame:
 
 
 def _shown(key: str, value) -> str:
+    if isinstance(value, (str, int)):
+        return str(value)
+    if key == "answer_language":
+        return f"{value['target']:.1%}"
     if isinstance(value, list):
         scale = 100 if key.startswith("pass") else 1
         return f"{value[0] * scale:.1f} to {value[1] * scale:.1f}" + ("%" if scale == 100 else "")
@@ -154,4 +159,60 @@ def plot_grid(table: pandas.DataFrame, path: Path) -> None:
         if value == 1:
             axes.annotate("✓", place[::-1], ha="center", va="center", fontsize=8)
     axes.set_title("share of tests passed", fontsize=9)
+    save_figure(figure, path)
+
+
+def ablation_table(rows: list[dict]) -> pandas.DataFrame:
+    """What `make ablations` measured, a row a trained adapter."""
+    columns = {"group": "group", "train_rows": "train rows", "validation_loss": "validation loss", "bleu": "BLEU",
+               "bleu_ci95": "95% interval", "prompt_echo_rate": "prompt echo"}  # fmt: skip
+    shown = {
+        row["name"]: {title: _shown(key, row[key]) for key, title in columns.items() if key in row} for row in rows
+    }
+    return pandas.DataFrame.from_dict(shown, orient="index").fillna("")
+
+
+def register_table(registers: dict[str, dict[str, dict]]) -> pandas.DataFrame:
+    """BLEU with its 95% interval by training register (rows) and test register (columns)."""
+    shown = {
+        name: {
+            f"tested on {source}": f"{part['bleu']:.1f} ({_shown('bleu_ci95', part['bleu_ci95'])})"
+            for source, part in scores.items()
+        }
+        for name, scores in registers.items()
+    }
+    return pandas.DataFrame.from_dict(shown, orient="index")
+
+
+def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
+    """A row a failure class, most frequent first: `failure`, `count` by arm, and `example`, one answer's own words.
+
+    `answers`: arm -> answers with `failure` ("" if solved), `detail` and `text`; the last arm lends its example first.
+    """
+    classes = Counter(a["failure"] for some in answers.values() for a in some if a["failure"])
+    rows = []
+    for name, _ in classes.most_common():
+        alike = [a for some in reversed(answers.values()) for a in some if a["failure"] == name]
+        counts = {ARM_NAMES[arm]: sum(a["failure"] == name for a in some) for arm, some in answers.items()}
+        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": alike[0]["text"][:300]})
+    return rows
+
+
+def plot_changes(values: pandas.DataFrame, path: Path) -> None:
+    """Bits per byte by model (rows, the untuned one first) and text (columns); colour shows the change in percent.
+
+    Purple is worse and orange better, which colour-blind readers can tell apart; the signs say it in print.
+    """
+    changes = (100 * (values / values.iloc[0] - 1)).to_numpy()
+    limit = max(abs(changes).max(), 5)  # a change of a percent stays pale
+    figure, axes = plt.subplots(figsize=(1.25 * values.shape[1] + 1.5, 0.65 * len(values) + 1.2))
+    image = axes.imshow(changes, cmap="PuOr", vmin=-1.3 * limit, vmax=1.3 * limit, aspect="auto")
+    for (row, column), change in numpy.ndenumerate(changes):
+        text = f"{values.iloc[row, column]:.2f}" + (f"\n{change:+.1f}%" if row else "")
+        colour = "white" if abs(change) > 0.8 * limit else "black"
+        axes.annotate(text, (column, row), ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(values.shape[1]), values.columns, fontsize=8)
+    axes.set_yticks(range(len(values)), values.index, fontsize=8)
+    figure.colorbar(image, label="change against the base (%)")
+    axes.set_title("bits per byte: less is better", fontsize=10)
     save_figure(figure, path)

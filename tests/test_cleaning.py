@@ -1,5 +1,6 @@
 """Each filter on hand-made examples; near duplicates against brute force."""
 
+import json
 import random
 import unicodedata
 from itertools import combinations
@@ -10,11 +11,13 @@ from llmft_helpers.cleaning import (
     MAX_CHARACTERS,
     drop_duplicates,
     drop_near_duplicates,
+    language_of,
     near_duplicate_pairs,
     normalise,
     reason_to_drop,
     tidy,
 )
+from llmft_helpers.runs import ROOT
 
 LONG_ES = ("Mañana vendrá mi hermano con los niños y comeremos todos juntos en el patio. " * 8).strip()
 LONG_EN = ("Tomorrow my brother is coming with the children and we will all eat in the yard. " * 8).strip()
@@ -43,6 +46,28 @@ LONG_EN = ("Tomorrow my brother is coming with the children and we will all eat 
 )
 def test_first_filter_that_a_pair_fails(spanish, english, reason):
     assert reason_to_drop(spanish, english) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Where is the station?", "en"),
+        ("¿Dónde está la estación?", "es"),
+        ("La estación is near the river, I think.", "en"),
+        ("Llueve.", "other"),
+        ("", "other"),
+        ("def add(a, b): return a", "other"),
+    ],
+)
+def test_language_by_function_words(text, language):
+    assert language_of(text) == language
+
+
+def test_language_of_the_shipped_sentences():
+    rows = [json.loads(line) for line in (ROOT / "data/es_en/everyday.jsonl").read_text().splitlines()[:1000]]
+    for side, wrong in (("es", "en"), ("en", "es")):
+        named = [language_of(row[side]) for row in rows]
+        assert named.count(side) >= 960 and named.count(wrong) <= 2
 
 
 def test_length_limits_are_where_they_are_said_to_be():

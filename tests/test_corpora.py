@@ -8,7 +8,14 @@ from dataclasses import replace
 import pytest
 
 from llmft_helpers import corpora
-from llmft_helpers.corpora import Corpus, character_documents, check_no_leak, load_pairs, load_problems
+from llmft_helpers.corpora import (
+    Corpus,
+    character_documents,
+    check_no_leak,
+    compared_validation,
+    load_pairs,
+    load_problems,
+)
 from llmft_helpers.errors import UserError
 from llmft_helpers.execution import grade
 from llmft_helpers.profiles import Source
@@ -292,6 +299,22 @@ def test_character_documents_hold_both_corpora_and_only_the_split_asked_for(sour
             assert row["problem_description"] in text and row["completion"].strip() in text
     train = "".join(text for _, text in character_documents(pairs, problems, "train"))
     assert not any(row["es"] in train or row["en"] in train for row in pairs.test + pairs.validation)
+
+
+def test_compared_text_is_the_first_rows_of_each_source_that_fit(profile):
+    def rows(name, lengths):
+        return [{"source": name, "es": "x" * (n - 4), "en": "y"} for n in lengths]  # a document of n characters
+
+    pairs = Corpus({"validation": rows("a", [40, 30, 20, 10]) + rows("b", [500]), "train": rows("a", [9])})
+    pairs.splits["validation"][1], pairs.splits["validation"][-1] = pairs.validation[-1], pairs.validation[1]
+    solution = {"source": "c", "problem_description": "x" * 40, "completion": "y" * 40}
+    settings = replace(profile, char_gpt=replace(profile.char_gpt, characters=400 * 71))
+    some, problems = compared_validation(settings, pairs, Corpus({"validation": [solution] * 2}))
+    assert [(row["source"], len(row["es"]) + 4) for row in some.validation] == [
+        ("a", 40), ("b", 500), ("a", 20), ("a", 10),
+    ]  # fmt: skip
+    assert len(problems.validation) == 1  # 84 characters: more than there is room for, but a source is never left out
+    assert len(character_documents(some, problems, "validation")) == 5
 
 
 def test_shipped_presets_load_within_their_sizes():

@@ -30,9 +30,18 @@ def test_translation_arm(base, pairs, monkeypatch, profile):
     assert metrics["prompt_echo_rate"] == pytest.approx(1 / 5) and metrics["eos_rate"] == 1.0
     assert [answer["chrf"] for answer in answers[:4]] == pytest.approx([100.0] * 4)
     assert metrics["per_source"]["formal"]["rows"] == 2
+    # "Hello." and "No quiero ir sin ti." have no function word of one language alone
+    assert metrics["answer_language"] == pytest.approx({"target": 3 / 5, "source": 0, "other": 2 / 5})
     assert metrics["bleu_01"] == pytest.approx(metrics["bleu"] / 100)
     words = sum(len(text.split()) for text in [*perfect[:4], pairs[4]["es"]])
     assert metrics["length_ratio"] == pytest.approx(words / sum(len(text.split()) for text in perfect))
+
+
+def test_language_of_answers_depends_on_the_direction():
+    texts = ["Where is the key?", "It is here.", "¿Dónde está la llave?", "Hm."]
+    shares = {"target": 0.5, "source": 0.25, "other": 0.25}
+    assert evaluation.language_shares(TranslationTask("es-en"), texts) == shares
+    assert evaluation.language_shares(TranslationTask("en-es"), texts) == shares | {"target": 0.25, "source": 0.5}
 
 
 def test_code_arm_counts_work_and_form_apart(base, monkeypatch):
@@ -44,8 +53,24 @@ def test_code_arm_counts_work_and_form_apart(base, monkeypatch):
     assert metrics["pass_at_1"] == 0.5
     assert metrics["tests_passed_rate"] == pytest.approx((1 + 2 / 3 + 1 + 0) / 4)
     assert metrics["code_only_rate"] == 0.5 and metrics["parses_rate"] == 0.75 and metrics["type_hints_rate"] == 0.75
-    assert metrics["per_difficulty"]["Easy"]["problems"] == 4
+    assert [answer["failure"] for answer in answers] == ["", "wrong", "", "SyntaxError"]
+    easy = metrics["per_difficulty"]["Easy"]
+    assert easy["problems"] == 4 and easy["pass_at_1"] == 0.5 and easy["pass_at_1_ci95"] == metrics["pass_at_1_ci95"]
     assert sum(metrics["verdicts"].values()) == 4 and metrics["verdicts"]["passed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("verdict", "detail", "name"),
+    [
+        ("error", "TypeError: 'int' object is not iterable (line 3)", "TypeError"),
+        ("error", "NameError: the code defines no Solution.double", "method not defined"),
+        ("error", "NameError: name 'first' is not defined (line 3)", "NameError"),
+        ("timeout", "5 s of CPU time", "timeout"),
+        ("wrong", "expected 2, got 3", "wrong"),
+    ],
+)
+def test_failure_classes(verdict, detail, name):
+    assert evaluation.failure_class({"passed": False, "verdict": verdict, "detail": detail}) == name
 
 
 def test_few_shot_prompts_reach_the_model(base, pairs, monkeypatch, profile):

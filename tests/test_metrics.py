@@ -49,11 +49,57 @@ def test_perplexity_does_not_depend_on_batch_size_order_or_padding_side(base, ro
     assert got == pytest.approx(expected, rel=2e-4)
 
 
+def test_a_token_budget_cuts_batches_and_changes_nothing(base, rows, monkeypatch):
+    model, tokenizer = base
+    whole = metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats
+    sizes, score = [], metrics._batch_nats
+    monkeypatch.setattr(metrics, "_batch_nats", lambda m, some, pad: sizes.append(len(some)) or score(m, some, pad))
+    monkeypatch.setattr(metrics, "BATCH_TOKENS", 150)
+    assert metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats == pytest.approx(whole, rel=2e-4)
+    assert sum(sizes) == len(rows) and 1 < len(sizes) < len(rows)
+
+
 def test_chunked_vocabulary_gives_the_same_sum(base, rows, monkeypatch):
     model, tokenizer = base
     whole = metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats
     monkeypatch.setattr(metrics, "CHUNK_LOGITS", 2 * model.config.vocab_size)
     assert metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats == pytest.approx(whole, rel=1e-5)
+
+
+TEXTS = [
+    "Llueve.\n",
+    "The keys are where my grandmother keeps them: ¿dónde? " * 3,
+    "def add(a, b):\n    return a + b\n",
+]
+WINDOW = 16
+
+
+def test_whole_texts_shorter_than_the_window_equal_transformers_own_loss(base):
+    model, tokenizer = base
+    for text, nats in zip(TEXTS, metrics.text_nats(model, tokenizer, TEXTS, 512, batch_size=2), strict=True):
+        ids = [tokenizer.eos_token_id] + tokenizer(text).input_ids
+        with torch.no_grad():
+            loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([[-100, *ids[1:]]])).loss.item()
+        assert nats.tokens == len(ids) - 1 and nats.utf8_bytes == len(text.encode())
+        assert nats.nats / nats.tokens == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_every_token_of_a_long_text_is_scored_once_with_half_a_window_before_it(base, batch_size):
+    model, tokenizer = base
+    ids = [tokenizer.eos_token_id] + tokenizer(TEXTS[1]).input_ids
+    starts = [*range(0, len(ids) - WINDOW, WINDOW // 2), len(ids) - WINDOW]
+    assert len(starts) > 4
+    expected = 0.0
+    for place in range(1, len(ids)):  # one token at a time, from the first window that holds it
+        start = next(start for start in starts if place < start + WINDOW)
+        assert start == 0 or place - start >= WINDOW // 2
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids[start:place]])).logits[0, -1].float()
+        expected -= logits.log_softmax(-1)[ids[place]].item()
+    (nats,) = metrics.text_nats(model, tokenizer, [TEXTS[1]], WINDOW, batch_size)
+    assert nats.tokens == len(ids) - 1
+    assert nats.nats == pytest.approx(expected, rel=1e-4)
 
 
 def test_perplexity_is_weighted_by_tokens_and_bits_by_bytes():
@@ -95,19 +141,28 @@ def test_transposed_unequal_or_missing_references_are_refused(predictions, refer
         metrics.check_aligned(predictions, references)
 
 
-def test_interval_and_p_value_are_sacrebleus_own(tmp_path):
+@pytest.mark.parametrize("test", ["bs", "ar"])
+def test_interval_and_p_value_are_sacrebleus_own(tmp_path, test):
     files = {}
     for name, lines in (("ref", REFERENCES * 5), ("base", HYPOTHESES[::-1] * 5), ("tuned", HYPOTHESES * 5)):
         files[name] = tmp_path / name
         files[name].write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "sacrebleu", str(files["ref"]), "-i", str(files["base"]), str(files["tuned"])]
-    command += ["-m", "bleu", "--paired-bs", "--paired-bs-n", str(metrics.BOOTSTRAP_SAMPLES), "-f", "json"]
+    command += ["-m", "bleu", f"--paired-{test}", f"--paired-{test}-n", str(metrics.BOOTSTRAP_SAMPLES), "-f", "json"]
     theirs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     tuned = theirs[1]["BLEU"]
-    assert metrics.bleu_p_value(HYPOTHESES[::-1] * 5, HYPOTHESES * 5, REFERENCES * 5) == pytest.approx(tuned["p_value"])
+    ours = metrics.bleu_p_value(HYPOTHESES[::-1] * 5, HYPOTHESES * 5, REFERENCES * 5, test)
+    assert ours == pytest.approx(tuned["p_value"])
+    if test == "ar":  # no interval comes with it
+        return
     low, high = metrics.translation_scores(HYPOTHESES * 5, REFERENCES * 5)["bleu_ci95"]
     assert (low + high) / 2 == pytest.approx(tuned["mean"], abs=1e-6)
     assert (high - low) / 2 == pytest.approx(tuned["ci"], abs=1e-6)
+
+
+@pytest.mark.parametrize("test", ["bs", "ar"])
+def test_equal_systems_do_not_differ_significantly(test):
+    assert metrics.bleu_p_value(HYPOTHESES * 5, HYPOTHESES * 5, REFERENCES * 5, test) == 1.0
 
 
 def test_pass_at_k_equals_counting_all_draws():

@@ -23,7 +23,7 @@ def test_all_four_run_and_fill_the_results_contract(reports, outputs):
     results = json.loads((outputs / "tiny" / "results.json").read_text())
     assert list(results) == list(TASKS)
     scores = {"perplexity", "bits_per_byte", "bleu", "eos_rate", "prompt_echo_rate"}
-    translation = {"bleu_01", "chrf", "bleu_signature", "bleu_ci95", "length_ratio", "per_source"}
+    translation = {"bleu_01", "chrf", "bleu_signature", "bleu_ci95", "length_ratio", "per_source", "answer_language"}
     code = {"pass_at_1", "pass_at_1_ci95", "tests_passed_rate", "parses_rate", "defines_entry_point_rate"}
     code |= {"type_hints_rate", "code_only_rate"}
     for arm in ("base", "base_few_shot", "tuned"):
@@ -31,6 +31,12 @@ def test_all_four_run_and_fill_the_results_contract(reports, outputs):
         assert scores | code <= set(results["leetcode"][arm])
     assert {"val_loss", "perplexity", "bits_per_char", "bits_per_byte", "per_domain", "parameters", "seconds",
             "tokens_per_second"} <= set(results["char_gpt"])  # fmt: skip
+    assert {"bleu_p_value", "bleu_p_value_ar", "reference_language"} <= set(results["translation"])
+    compared = results["comparison"]
+    assert list(compared["bits_per_byte"]) == ["character GPT", "base", "translation adapter", "leetcode adapter"]
+    assert all(set(row) == {"everyday", "formal", "code"} for row in compared["bits_per_byte"].values())
+    kinds = {"translations", "solutions", "Spanish", "English", "everyday", "formal", "code"}
+    assert all(set(row) == kinds for row in compared["forgetting"].values()) and len(compared["forgetting"]) == 3
     for task in TASKS:
         provenance = results[task]["provenance"]
         assert {"versions", "device", "dtype", "profile", "seed", "data", "git_commit", "seconds"} <= set(provenance)

