@@ -114,18 +114,18 @@ def findings(document: dict) -> str:
     text = f"The reference reaches {interval(reference)} BLEU."
     if parts:
         text += " Against it: " + "; ".join(parts) + "."
-    if prompted := by_name.get("prompt in the loss"):
-        more = prompted["prompt_echo_rate"] - reference["prompt_echo_rate"]
+    if effect := document.get("prompt_echo_difference"):
+        low, high = effect["ci95"]
         text += (
-            f" A loss that sees the prompt moves the share of answers that restate their source by {more:+.1%}"
-            f" (to {prompted['prompt_echo_rate']:.1%}): "
-            + ("the leak that was suspected is there." if more > 0.02 else "the leak that was suspected does not show.")
+            f" A loss that sees the prompt changes the share of answers that restate their source by"
+            f" {effect['difference']:+.1%} (95%: {low:+.1%} to {high:+.1%}): the leak that was suspected "
+            + ("is there." if low > 0 else "does not show.")
         )
     return text + _register_finding(document) + _sweep_finding(document)
 
 
 def _register_finding(document: dict) -> str:
-    effect = document.get("tone_on_everyday_rows")
+    effect = document.get("contraction_difference_on_everyday_rows")
     if not effect:
         return ""
     by_name = {row["name"]: row for row in document["rows"]}
@@ -137,7 +137,7 @@ def _register_finding(document: dict) -> str:
         f" BLEU, the one trained on everyday text alone {on_everyday['everyday']['bleu']:.1f}, from equally many rows;"
         f" its answers hold a contraction in {on_everyday['formal']['contraction_rate']:.0%} instead of"
         f" {on_everyday['everyday']['contraction_rate']:.0%} of the cases (difference"
-        f" {effect['contraction_rate_difference']:+.1%}, 95%: {low:+.1%} to {high:+.1%}; the references:"
+        f" {effect['difference']:+.1%}, 95%: {low:+.1%} to {high:+.1%}; the references:"
         f" {document['references']['everyday']['contraction_rate']:.0%}), so that the tone effect {shown}."
     )
 

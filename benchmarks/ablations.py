@@ -30,7 +30,7 @@ from llmft_helpers.profiles import LoraSettings, ModelSettings, Profile, TrainSe
 from llmft_helpers.prompts import TranslationTask, training_rows
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-REFERENCE = "reference"
+REFERENCE, PROMPTED = "reference", "prompt in the loss"
 SWEEPS = ("learning_rate", "alpha")
 SCORES = ("bleu", "bleu_ci95", "chrf", "perplexity", "prompt_echo_rate", "eos_rate", "length_ratio", "per_source")
 CONTRACTION = re.compile(
@@ -75,7 +75,7 @@ def planned_runs(profile: Profile, pool: list[dict], count: int) -> list[Run]:
     low = max(1, lora.rank // 8)
     plan = [
         reference,
-        changed("prompt in the loss", "loss", train=replace(train, loss_on_prompt=True)),
+        changed(PROMPTED, "loss", train=replace(train, loss_on_prompt=True)),
         changed(f"rank {low}", "rank", lora=replace(lora, rank=low, alpha=matched_alpha(lora, low))),
         changed("attention only", "modules", lora=replace(lora, target_modules=ATTENTION)),
         changed("16-bit base" if profile.model.load_in_4bit else "4-bit base", "precision", model=other_precision),
@@ -156,19 +156,31 @@ def contracted(text: str) -> bool:
     return bool(CONTRACTION.search(text))
 
 
+def paired_difference(first: list[bool], second: list[bool]) -> dict:
+    """Rate of `first` minus rate of `second` over the same rows, with its 95% bootstrap interval."""
+    from llmft_helpers.metrics import bootstrap_ci95
+
+    difference = [a - b for a, b in zip(first, second, strict=True)]
+    return {"difference": sum(difference) / len(difference), "ci95": bootstrap_ci95(difference)}
+
+
 def summary(rows: list[dict], profile: Profile, test: list[dict]) -> dict:
     """What goes into ablations.json: rows without their answers, compared with the reference, and the tone effect."""
-    from llmft_helpers.metrics import bleu_p_value, bootstrap_ci95
+    from llmft_helpers.evaluation import echoes
+    from llmft_helpers.metrics import bleu_p_value
 
-    target = TranslationTask(profile.translation.direction).target
-    wanted = [row[target] for row in test]
+    task = TranslationTask(profile.translation.direction)
+    wanted = [row[task.target] for row in test]
     places = {name: [i for i, row in enumerate(test) if row["source"] == name] for name in sources(test)}
     answers = {row["name"]: row["answers"] for row in rows if "answers" in row}
+    by_name = {row["name"]: row for row in rows}
     for row in rows:
         if row["name"] not in answers:
             continue
         if row["name"] != REFERENCE and REFERENCE in answers:
-            row["p_against_reference"] = bleu_p_value(answers[REFERENCE], answers[row["name"]], wanted)
+            # sacrebleu calls a difference of exactly nothing significant.
+            same = row["bleu"] == by_name[REFERENCE]["bleu"]
+            row["p_against_reference"] = 1.0 if same else bleu_p_value(answers[REFERENCE], answers[row["name"]], wanted)
         for name, chosen in places.items():
             texts = [answers[row["name"]][i] for i in chosen]
             written, needed = (sum(len(text.split()) for text in side) for side in (texts, [wanted[i] for i in chosen]))
@@ -177,13 +189,14 @@ def summary(rows: list[dict], profile: Profile, test: list[dict]) -> dict:
         "rows": [{key: value for key, value in row.items() if key != "answers"} for row in rows],
         "references": {name: tone([wanted[i] for i in chosen]) for name, chosen in places.items()},
     }
+    if REFERENCE in answers and PROMPTED in answers:
+        echoed = [[echoes(row[task.source], answers[name][i]) for i, row in enumerate(test)] for name in
+                  (PROMPTED, REFERENCE)]  # fmt: skip
+        document["prompt_echo_difference"] = paired_difference(*echoed)
     pair = [f"{name} only" for name in ("formal", "everyday")]
-    if target == "en" and "everyday" in places and all(name in answers for name in pair):
-        difference = [contracted(answers[pair[0]][i]) - contracted(answers[pair[1]][i]) for i in places["everyday"]]
-        document["tone_on_everyday_rows"] = {
-            "contraction_rate_difference": sum(difference) / len(difference),
-            "ci95": bootstrap_ci95(difference),
-        }
+    if task.target == "en" and "everyday" in places and all(name in answers for name in pair):
+        marked = [[contracted(answers[name][i]) for i in places["everyday"]] for name in pair]
+        document["contraction_difference_on_everyday_rows"] = paired_difference(*marked)
     return document
 
 

@@ -66,6 +66,28 @@ def test_tone_is_measured_by_contractions_and_letters_a_word():
     assert measured["characters_per_word"] == pytest.approx((1 + 3 + 1 + 4 + 2 + 1 + 4 + 3 + 9 + 1 + 6 + 2 + 5) / 13)
 
 
+def test_echo_and_tone_are_compared_on_the_same_rows(profile):
+    test = [{"source": source, "es": f"¿Vienes con el número {i}?", "en": "Don't you come today, my friend?"}
+            for i, source in enumerate(["everyday"] * 4 + ["formal"] * 2)]  # fmt: skip
+    plain, tied = "Do you not come today, my friend?", "Don't you come today, my friend?"
+    texts = {
+        "reference": [tied] * 6,
+        "prompt in the loss": [row["es"] for row in test[:3]] + [tied] * 3,
+        "formal only": [plain] * 6,
+        "everyday only": [tied] * 3 + [plain] * 3,
+    }
+    rows = [{"name": name, "bleu": number, "answers": answers, "per_source": {"everyday": {}, "formal": {}}}
+            for number, (name, answers) in enumerate(texts.items())]  # fmt: skip
+    document = ablations.summary(rows, profile, test)
+    assert document["prompt_echo_difference"]["difference"] == 0.5
+    assert document["contraction_difference_on_everyday_rows"]["difference"] == -0.75
+    low, high = document["contraction_difference_on_everyday_rows"]["ci95"]
+    assert -1 <= low < -0.75 < high <= 0
+    measured = document["rows"][3]["per_source"]
+    assert measured["everyday"]["contraction_rate"] == 0.75 and measured["formal"]["contraction_rate"] == 0
+    assert measured["formal"]["length_ratio"] == 7 / 6 and document["references"]["formal"]["contraction_rate"] == 1
+
+
 def test_runs_are_written_at_once_and_not_repeated(outputs, tmp_path, monkeypatch, capsys):
     measured, measure = [], ablations.measure
 
@@ -90,7 +112,10 @@ def test_runs_are_written_at_once_and_not_repeated(outputs, tmp_path, monkeypatc
         assert {"train_rows", "steps", "seconds", "validation_loss", "bleu", "bleu_ci95", "chrf", "perplexity",
                 "prompt_echo_rate", "eos_rate", "length_ratio"} <= set(row)  # fmt: skip
         assert set(row["per_source"]) == {"everyday", "formal"} == set(document["references"])
-    assert "tone_on_everyday_rows" in document and "attention only" in document["missing"]
+    # The random model answers nothing in every run: no difference must not be called significant.
+    assert [row["bleu"] for row in document["rows"]] == [0, 0, 0]
+    assert [row.get("p_against_reference") for row in document["rows"]] == [None, 1, 1]
+    assert "contraction_difference_on_everyday_rows" in document and "attention only" in document["missing"]
     assert (folder / "ablations.png").stat().st_size > 5000
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "benchmarks/ablations.py --profile tiny" in page and "Not run yet: prompt in the loss" in page
