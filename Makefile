@@ -1,11 +1,12 @@
 # make run: the whole suite in the demo profile, reports in outputs/demo/reports
 # make test: every test, offline once installed
+# make ablations: which choices matter, within an hour on 2 cores; goes on where it was stopped
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint doctor figures clean
+.PHONY: run test lint doctor figures ablations clean
 
 run: $(STAMP)
 	$(BIN)/python -m llmft_helpers run $(if $(PROFILE),--profile $(PROFILE))
@@ -23,6 +24,9 @@ doctor: $(STAMP)
 # the README's table, from outputs/demo/results.json
 figures: $(STAMP)
 	$(BIN)/python benchmarks/readme_table.py
+
+ablations: $(STAMP)
+	$(BIN)/python benchmarks/ablations.py $(if $(PROFILE),--profile $(PROFILE),--profile demo --docs docs/ablations.md)
 
 # Installs again only when a requirements file changes; the stamp is written last.
 $(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml

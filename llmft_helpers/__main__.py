@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--base", action="store_true", help="the untuned model")
     sub.add_argument("--input", type=Path, help="default: standard input")
     sub.add_argument("--output", type=Path, help="default: standard output")
+    sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
 
     sub = verb("solve", solve, "answer programming problems")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -114,13 +115,11 @@ def _load(options: argparse.Namespace):
 
 def translate(options: argparse.Namespace) -> int:
     from .generation import generate
-    from .models import read_adapter_note
     from .prompts import TranslationTask
 
     lines = (_read(options.input) if options.input else sys.stdin.read()).splitlines()
+    task = TranslationTask(_direction(options))  # before minutes of loading
     profile, model, tokenizer = _load(options)
-    direction = read_adapter_note(options.adapter)["direction"] if options.adapter else profile.translation.direction
-    task = TranslationTask(direction)
     asked = [line.strip() for line in lines if line.strip()]
     prompts = [task.prompt({task.source: line}) for line in asked]
     settings = profile.translation
@@ -132,6 +131,21 @@ def translate(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text)
     return 0
+
+
+def _direction(options: argparse.Namespace) -> str:
+    """The direction asked for, else the adapter's or the profile's; UserError if the adapter did not learn it."""
+    from .models import read_adapter_note
+
+    if not options.adapter:
+        return options.direction or load_profile(options.profile).translation.direction
+    trained = read_adapter_note(options.adapter)["direction"]
+    if options.direction and trained not in (options.direction, "both"):
+        raise UserError(
+            f"adapter {options.adapter} was trained {trained}, not {options.direction}: "
+            f'leave --direction out, or train one with direction = "both"'
+        )
+    return options.direction or trained
 
 
 def _read(path: Path) -> str:

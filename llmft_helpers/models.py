@@ -123,6 +123,7 @@ def add_lora(model, settings: LoraSettings, seed: int):
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
+        use_rslora=settings.use_rslora,
         target_modules=list(settings.target_modules),
         bias="none",
         use_gradient_checkpointing=False,

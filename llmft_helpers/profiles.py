@@ -41,6 +41,7 @@ class LoraSettings:
     rank: PositiveInt = 64
     alpha: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    use_rslora: bool = False  # scale alpha / sqrt(rank) (arXiv 2312.03732) instead of alpha / rank
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
@@ -76,7 +77,8 @@ class TrainSettings:
     batch_size: PositiveInt
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     max_steps: PositiveInt | None = None
-    evaluations: PositiveInt = 4  # validation losses during the run
+    evaluations: PositiveInt = 4  # validation losses and checkpoints during the run, the last one at its end
+    loss_on_prompt: bool = False  # score the prompt's tokens too
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -91,7 +93,7 @@ class TaskSettings:
     max_new_tokens: PositiveInt = 96
     evaluation_batch_size: PositiveInt = 32
     shots: Count = 3
-    direction: Literal["es-en", "en-es"] = "es-en"  # translation only
+    direction: Literal["es-en", "en-es", "both"] = "es-en"  # translation only; "both" is measured es-en
 
 
 @dataclass(frozen=True, config=STRICT)

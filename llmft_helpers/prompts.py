@@ -11,7 +11,10 @@ LANGUAGES = {"es": "Spanish", "en": "English"}
 
 @dataclass(frozen=True)
 class TranslationTask:
-    """`direction` is "es-en" or "en-es"; an answer ends at the first line break."""
+    """`direction` is "es-en", "en-es" or "both"; an answer ends at the first line break.
+
+    "both" trains on every pair in both directions; its questions are asked es-en.
+    """
 
     direction: str = "es-en"
     name = "translation"
@@ -19,11 +22,15 @@ class TranslationTask:
 
     @property
     def source(self) -> str:
-        return self.direction[:2]
+        return "en" if self.direction == "en-es" else "es"
 
     @property
     def target(self) -> str:
-        return self.direction[3:]
+        return "es" if self.direction == "en-es" else "en"
+
+    def trained(self) -> "tuple[TranslationTask, ...]":
+        """The one-way tasks that a training row is turned into."""
+        return (TranslationTask("es-en"), TranslationTask("en-es")) if self.direction == "both" else (self,)
 
     def prompt(self, row: dict) -> str:
         return f"{LANGUAGES[self.source]}: {row[self.source]}\n{LANGUAGES[self.target]}:"
@@ -53,6 +60,9 @@ class LeetcodeTask:
         """The text before the first example: short prompts leave the context to the solution."""
         return row["problem_description"].split("\nExample 1")[0].strip()
 
+    def trained(self) -> "tuple[LeetcodeTask]":
+        return (self,)
+
     def completion(self, row: dict) -> str:
         return f"\n{row['completion'].strip()}"
 
@@ -70,4 +80,4 @@ def few_shot_prompt(task: Task, row: dict, shots: list[dict]) -> str:
 
 def training_rows(task: Task, rows: list[dict]) -> list[dict[str, str]]:
     """`{"prompt", "completion"}` rows: TRL scores the completion only and appends the end token."""
-    return [{"prompt": task.prompt(row), "completion": task.completion(row)} for row in rows]
+    return [{"prompt": one.prompt(row), "completion": one.completion(row)} for row in rows for one in task.trained()]

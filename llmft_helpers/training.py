@@ -1,17 +1,19 @@
 """fine_tune(): TRL's SFTTrainer with our settings, loss on completions only, resumable."""
 
 import math
-import sys
+import os
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from .errors import UserError
-from .generation import Timer
 from .profiles import TrainSettings
+from .runs import fingerprint, read_json
 
-LOSSES = {"loss": "loss", "validation": "eval_loss"}
+MARK = "resume.json"  # written last: a checkpoint without it is not whole
+PATIENCE = 2  # checks without a new lowest validation loss before training stops
 
 
 def make_trainer(
@@ -30,15 +32,17 @@ def make_trainer(
     cut them, and the end token with them. UserError if no row fits.
     """
     from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import SFTTrainer
+    from transformers import EarlyStoppingCallback, PrinterCallback
+
+    from .trainer import Checks, LoraTrainer, Progress
 
     train_rows, too_long = drop_too_long(tokenizer, train_rows, max_length)
     validation_rows, _ = drop_too_long(tokenizer, validation_rows, max_length)
     if not train_rows or not validation_rows:
         raise UserError(f"no training or validation row fits max_length = {max_length} tokens; raise it in the profile")
+    key = _run_key(model, train_rows, validation_rows, settings, max_length, seed)
     steps = total_steps(len(train_rows), settings)
-    trainer = SFTTrainer(
+    trainer = LoraTrainer(
         model=model,
         args=training_arguments(settings, steps, max_length, output_dir, seed),
         train_dataset=Dataset.from_list(train_rows),
@@ -46,48 +50,63 @@ def make_trainer(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_progress_callback())
+    trainer.checks = Checks(settings.evaluations, key)
+    for callback in (Progress(), trainer.checks, EarlyStoppingCallback(early_stopping_patience=PATIENCE)):
+        trainer.add_callback(callback)
     trainer.rows_too_long = too_long
     return trainer
 
 
-def _progress_callback():
-    """One line of progress with the losses, on standard output: reports show it once and not in red."""
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.bar = tqdm(total=state.max_steps, desc="training", file=sys.stdout, mininterval=1)
-            self.shown = {}
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            self.shown |= {name: f"{float(logs[key]):.3f}" for name, key in LOSSES.items() if key in (logs or {})}
-            self.bar.set_postfix(self.shown, refresh=False)
-
-        def on_step_end(self, args, state, control, **kwargs):
-            self.bar.update(state.global_step - self.bar.n)
-
-        def on_train_end(self, args, state, control, **kwargs):
-            self.bar.close()
-
-    return Progress()
+def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_length: int, seed: int) -> str:
+    """Fingerprint of all that decides how a run goes: only a checkpoint with the same key is gone on with."""
+    lora = model.active_peft_config
+    adapter = [lora.r, lora.lora_alpha, lora.lora_dropout, lora.use_rslora, sorted(lora.target_modules)]
+    base = [model.config._name_or_path, getattr(model, "is_loaded_in_4bit", False)]
+    return fingerprint([asdict(settings), train_rows, validation_rows, max_length, seed, adapter, base])
 
 
 def fine_tune(trainer) -> dict:
-    """Train and return `{"history": [{"step", "loss" | "validation_loss"}], "steps", "seconds", "tokens",
-    "tokens_per_second", "rows_too_long"}`; tokens are unpadded. UserError if the loss is not a number.
+    """Train, put the adapter of the lowest validation loss in place, and return `{"history": [{"step", "loss" |
+    "validation_loss"}], "steps", "kept_step", "resumed_from", "seconds", "tokens", "tokens_per_second",
+    "rows_too_long"}`; tokens are unpadded, seconds include those before an interruption.
+
+    A run that was killed goes on from its last checkpoint in `output_dir` and ends as if it had not been; the
+    checkpoints (adapter and optimizer, three at most) are deleted at the end. UserError at the step where the loss is
+    not a number.
     """
-    with Timer() as timer:
-        trainer.train()
-    tokens = trainer.state.num_input_tokens_seen
+    folder = Path(trainer.args.output_dir)
+    checkpoint = last_checkpoint(folder, trainer.checks.key)
+    if checkpoint:
+        mark = read_json(checkpoint / MARK)
+        trainer.checks.seconds_before = mark["seconds"]
+    beginning = f"going on from step {mark['step']}" if checkpoint else "starting at step 0"
+    print(f"{beginning}; checkpoints in {os.path.relpath(folder)}")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
+    for used in folder.glob("checkpoint-*"):
+        shutil.rmtree(used)
     return {
         "history": _history(trainer.state.log_history),
         "steps": trainer.state.global_step,
-        "seconds": timer.seconds,
+        "kept_step": trainer.state.best_global_step,
+        "resumed_from": mark["step"] if checkpoint else 0,
+        "seconds": seconds,
         "tokens": tokens,
-        "tokens_per_second": tokens / timer.seconds,
+        "tokens_per_second": tokens / seconds,
         "rows_too_long": trainer.rows_too_long,
     }
+
+
+def last_checkpoint(folder: Path, key: str) -> Path | None:
+    """The newest whole checkpoint of the run `key`; what is left of other runs or of a torn write is deleted."""
+    whole = {}
+    for checkpoint in folder.glob("checkpoint-*"):
+        mark = read_json(checkpoint / MARK) if (checkpoint / MARK).is_file() else {}
+        if mark.get("key") == key:
+            whole[mark["step"]] = checkpoint
+        else:
+            shutil.rmtree(checkpoint)
+    return whole[max(whole)] if whole else None
 
 
 def token_count(tokenizer, row: dict[str, str]) -> int:
@@ -107,15 +126,14 @@ def total_steps(rows: int, settings: TrainSettings) -> int:
 
 
 def training_arguments(settings: TrainSettings, steps: int, max_length: int, output_dir: Path, seed: int):
-    """TRL's SFTConfig: no compute on padding, cosine to zero, and validation `evaluations` times."""
+    """TRL's SFTConfig: no compute on padding, cosine to zero; `trainer.Checks` adds the checks before the last."""
     from trl import SFTConfig
 
-    every = max(1, steps // settings.evaluations)
     bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
     return SFTConfig(
         output_dir=str(output_dir),
         max_length=max_length,
-        completion_only_loss=True,
+        completion_only_loss=not settings.loss_on_prompt,
         num_train_epochs=settings.epochs,
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
@@ -131,9 +149,15 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
         fp16=not bf16,
         gradient_checkpointing=False,
         logging_steps=max(1, steps // 50),
+        logging_nan_inf_filter=False,
         eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="no",
+        eval_steps=steps,
+        save_strategy="steps",
+        save_steps=steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        restore_callback_states_from_checkpoint=True,
         report_to="none",
         disable_tqdm=True,
         include_num_input_tokens_seen="non_padding",
@@ -143,15 +167,5 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
 
 
 def _history(log: list[dict]) -> list[dict]:
-    history = []
-    for entry in log:
-        if "loss" in entry:
-            history.append({"step": entry["step"], "loss": entry["loss"]})
-        elif "eval_loss" in entry:
-            history.append({"step": entry["step"], "validation_loss": entry["eval_loss"]})
-    for entry in history:
-        if not math.isfinite(entry.get("loss", entry.get("validation_loss"))):
-            raise UserError(
-                f"the loss became {entry} at step {entry['step']}: lower learning_rate (halve it) and run again"
-            )
-    return history
+    names = {"loss": "loss", "eval_loss": "validation_loss"}
+    return [{"step": entry["step"], name: entry[key]} for entry in log for key, name in names.items() if key in entry]

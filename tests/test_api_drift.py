@@ -29,7 +29,8 @@ def gpu_signature(module: str, class_name: str, method: str) -> set[str]:
 
 
 LOAD = {"model_name", "max_seq_length", "dtype", "load_in_4bit", "revision", "use_gradient_checkpointing"}
-LORA = {"r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_gradient_checkpointing", "random_state"}
+LORA = {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "bias", "use_gradient_checkpointing",
+        "random_state"}  # fmt: skip
 
 
 def test_unsloth_cpu_and_gpu_take_what_we_pass():

@@ -33,6 +33,7 @@ def adapter(profile, tmp_path_factory):
         (["translate", "--adapter", "{adapter}", "--input", "nowhere.txt"], "nowhere.txt does not exist"),
         (["translate", "--adapter", "{adapter}", "--input", "{latin1}"], "not UTF-8"),
         (["translate", "--adapter", "{adapter}", "--profile", "{other}"], "trained on 'random'"),
+        (["translate", "--adapter", "{adapter}", "--direction", "en-es"], "was trained es-en, not en-es"),
         (
             ["solve", "--base", "--profile", "tiny", "--input", "{broken}", "--output", "x"],
             "broken.jsonl:2: not valid JSON",

@@ -63,7 +63,7 @@ def test_data_beside_a_profile_is_found_from_any_working_folder(monkeypatch, tmp
         ("seed = 1", "seed = 1.5", "seed: "),
         ("learning_rate = 1e-3", "learning_rate = nan", r"train.learning_rate: "),
         ("batch_size = 8, evaluations", "batch_size = 0, evaluations", "translation.train.batch_size: "),
-        ("shots = 2", 'shots = 2\ndirection = "es-fr"', "translation.direction: .*'es-en' or 'en-es'.*'es-fr'"),
+        ("shots = 2", 'shots = 2\ndirection = "es-fr"', "translation.direction: .*'es-en', 'en-es' or 'both'.*'es-fr'"),
         ("limit = 200", "limit = 200, weight = 1.5", "translation.sources.0.weight: .*less than or equal to 1"),
         ("limit = 200", "limit = 0", "translation.sources.0.limit: "),
         ("limit = 200", 'split = "dev"', "translation.sources.0.split: .*'train' or 'test'"),

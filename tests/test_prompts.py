@@ -23,6 +23,16 @@ def test_translation_prompt_in_both_directions(direction, prompt, completion):
     assert training_rows(TranslationTask(direction), [ROW]) == [{"prompt": prompt, "completion": completion}]
 
 
+def test_both_directions_train_both_ways_and_ask_for_english():
+    task = TranslationTask("both")
+    assert training_rows(task, [ROW]) == [
+        *training_rows(TranslationTask("es-en"), [ROW]),
+        *training_rows(TranslationTask("en-es"), [ROW]),
+    ]
+    assert (task.source, task.target) == ("es", "en")
+    assert few_shot_prompt(task, ROW, [ROW]) == few_shot_prompt(TranslationTask("es-en"), ROW, [ROW])
+
+
 def test_problem_prompt_leaves_the_examples_and_the_solution_out():
     row = training_rows(LeetcodeTask(), [PROBLEM])[0]
     assert "Example" not in row["prompt"] and "sum(nums)" not in row["prompt"]

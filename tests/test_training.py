@@ -1,14 +1,21 @@
-"""Training: only completions are scored, only LoRA moves, the same seed gives the same run."""
+"""Training: only completions are scored, only LoRA moves, the same seed gives the same run, killed or not."""
 
 import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from llmft_helpers import models, training
 from llmft_helpers.errors import UserError
-from llmft_helpers.profiles import TrainSettings
+from llmft_helpers.profiles import TrainSettings, load_profile
 from llmft_helpers.prompts import TranslationTask, training_rows
+from llmft_helpers.runs import ROOT, cache_dir, write_json
 
 SETTINGS = TrainSettings(epochs=2.0, learning_rate=5e-3, batch_size=2, evaluations=2)
 
@@ -50,13 +57,162 @@ def test_lora_moves_the_base_does_not_and_the_loss_falls(fresh, profile, rows, t
     assert result["tokens"] == pytest.approx(6 * per_epoch)
 
 
+def weights(trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
+
+
 def test_same_seed_same_run(profile, rows, tmp_path):
     results = []
     for _ in range(2):
         trainer = make(models.load_base_model(profile.model), profile, rows, tmp_path)
         training.fine_tune(trainer)
-        results.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad]))
+        results.append(weights(trainer))
     assert torch.equal(*results)
+
+
+# Three epochs of three batches with checks after steps 4 and 9, so that a run goes on in the middle of an epoch;
+# dropout makes the state of the random number generator matter.
+INTERRUPTED = TrainSettings(epochs=3.0, learning_rate=5e-3, batch_size=2, evaluations=2)
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_training import interrupted
+from transformers import TrainerCallback
+from llmft_helpers import training
+
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+trainer = interrupted(json.loads(sys.argv[2]), Path(sys.argv[3]))
+trainer.add_callback(Kill())
+training.fine_tune(trainer)
+"""
+
+
+def interrupted(rows, folder):
+    profile = load_profile("tiny")
+    model, tokenizer = models.load_base_model(profile.model)
+    model = models.add_lora(model, dataclasses.replace(profile.lora, dropout=0.2), profile.seed)
+    return training.make_trainer(model, tokenizer, rows, rows[:2], INTERRUPTED, 256, folder, profile.seed)
+
+
+def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(rows, tmp_path, capsys):
+    whole = interrupted(rows, tmp_path / "whole")
+    expected = training.fine_tune(whole)
+    assert expected["resumed_from"] == 0 and expected["steps"] == 9
+
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), LLMFT_OUTPUTS=str(cache_dir().parent))
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), json.dumps(rows), str(folder)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-4"]
+
+    resumed = interrupted(rows, folder)
+    torch.rand(5)  # another past of the global generator
+    result = training.fine_tune(resumed)
+    assert result["resumed_from"] == 4 and "going on from step 4" in capsys.readouterr().out
+    assert torch.equal(weights(resumed), weights(whole))
+    for name in ("history", "steps", "kept_step", "tokens", "rows_too_long"):
+        assert result[name] == expected[name], name
+    assert not list(folder.glob("checkpoint-*"))
+
+
+def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_with(fresh, profile, rows, tmp_path):
+    trainer = make(fresh, profile, rows, tmp_path)
+    key = trainer.checks.key
+    for step, mark in ((2, {"key": key}), (10, {"key": key}), (12, {"key": "of other data"}), (14, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if mark:
+            write_json(tmp_path / f"checkpoint-{step}" / training.MARK, mark | {"step": step})
+    assert training.last_checkpoint(tmp_path, key) == tmp_path / "checkpoint-10"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
+    keys = {key}
+    other = dataclasses.replace(SETTINGS, learning_rate=1e-3)
+    for arguments in ((rows[1:], rows[:2], SETTINGS, 256, 1), (rows, rows, SETTINGS, 256, 1),
+                      (rows, rows[:2], other, 256, 1), (rows, rows[:2], SETTINGS, 255, 1),
+                      (rows, rows[:2], SETTINGS, 256, 2)):  # fmt: skip
+        keys.add(training._run_key(trainer.model, *arguments))
+    trainer.model.active_peft_config.lora_alpha += 1
+    keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
+    assert len(keys) == 7
+
+
+def overfitted(profile, rows, folder):
+    """A trainer whose validation rows have other answers to the same questions: what is learned makes them unlikely."""
+    model, tokenizer = models.load_base_model(profile.model)
+    model = models.add_lora(model, profile.lora, profile.seed)
+    answers = [row["completion"] for row in rows]
+    wrong = [row | {"completion": answer[::-1]} for row, answer in zip(rows, answers[1:] + answers[:1], strict=True)]
+    settings = TrainSettings(epochs=40.0, learning_rate=2e-2, batch_size=2, evaluations=20)
+    return training.make_trainer(model, tokenizer, rows, wrong, settings, 256, folder, profile.seed)
+
+
+def test_training_stops_when_the_validation_loss_rises_and_keeps_the_best_adapter(profile, rows, tmp_path):
+    from transformers import TrainerCallback
+
+    trainer = overfitted(profile, rows, tmp_path / "whole")
+    kinds = [parameter.dtype for parameter in trainer.model.parameters()]
+    result = training.fine_tune(trainer)
+    checks = {entry["step"]: entry["validation_loss"] for entry in result["history"] if "validation_loss" in entry}
+    steps = sorted(checks)
+    assert result["steps"] == steps[-1] < 40 * 3
+    assert result["kept_step"] == min(checks, key=checks.get) == steps[-1 - training.PATIENCE]
+    assert trainer.evaluate()["eval_loss"] == checks[result["kept_step"]]
+    assert [parameter.dtype for parameter in trainer.model.parameters()] == kinds
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == steps[-2] + 1:
+                raise KeyboardInterrupt
+
+    # Interrupted after the first of the two checks without a new lowest: the count goes on, the best one is found.
+    stopped = overfitted(profile, rows, tmp_path / "stopped")
+    stopped.add_callback(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        training.fine_tune(stopped)
+    resumed = overfitted(profile, rows, tmp_path / "stopped")
+    again = training.fine_tune(resumed)
+    assert again["resumed_from"] == steps[-2]
+    assert (again["history"], again["kept_step"]) == (result["history"], result["kept_step"])
+    assert torch.equal(weights(resumed), weights(trainer))
+
+
+def test_a_loss_that_is_no_number_stops_at_its_step_with_advice(fresh, profile, rows, tmp_path):
+    from transformers import TrainerCallback
+
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 2:
+                with torch.no_grad():
+                    next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+
+    trainer = make(fresh, profile, rows, tmp_path)
+    trainer.add_callback(Poison())
+    with pytest.raises(UserError, match="the loss became nan at step 3: lower learning_rate"):
+        training.fine_tune(trainer)
+    assert trainer.state.global_step == 2
+
+
+def test_prompt_tokens_are_scored_on_demand(fresh, profile, rows, tmp_path):
+    trainer = make(fresh, profile, rows, tmp_path, dataclasses.replace(SETTINGS, loss_on_prompt=True))
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert torch.equal(batch["labels"] != -100, batch["attention_mask"] == 1)
+
+
+def test_both_directions_train_on_every_pair_twice(fresh, profile, pairs, tmp_path):
+    trainer = make(fresh, profile, training_rows(TranslationTask("both"), pairs), tmp_path)
+    tokenizer = trainer.processing_class
+    seen = {tokenizer.decode(ids).replace("<pad>", "") for batch in trainer.get_train_dataloader()
+            for ids in batch["input_ids"]}  # fmt: skip
+    for pair in pairs:
+        assert f"Spanish: {pair['es']}\nEnglish: {pair['en']}<end>" in seen
+        assert f"English: {pair['en']}\nSpanish: {pair['es']}<end>" in seen
+    assert len(seen) == 2 * len(pairs)
+    assert training.fine_tune(trainer)["steps"] == 2 * len(pairs)  # two epochs of pairs x 2 / 2 batches
 
 
 def test_rows_that_do_not_fit_are_counted_and_left_out(fresh, profile, rows, tmp_path):
@@ -66,11 +222,6 @@ def test_rows_that_do_not_fit_are_counted_and_left_out(fresh, profile, rows, tmp
     assert len(kept) == 1 and too_long == len(rows) - 1
     with pytest.raises(UserError, match="raise it in the profile"):
         training.make_trainer(model, tokenizer, rows, rows, SETTINGS, 5, tmp_path, 1)
-
-
-def test_a_loss_that_is_no_number_stops_with_advice():
-    with pytest.raises(UserError, match="lower learning_rate"):
-        training._history([{"step": 3, "loss": float("nan")}])
 
 
 def test_number_of_steps():

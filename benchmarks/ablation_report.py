@@ -1,0 +1,227 @@
+"""Table, forest plot and page of `ablations.py`: everything here reads what that wrote, nothing is measured."""
+
+import os
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas
+
+from llmft_helpers.runs import write_text
+
+COMMAND = "python benchmarks/ablations.py"
+TITLES = {
+    "reference": "reference", "loss": "what the loss sees", "rank": "rank at matched scale",
+    "modules": "adapted modules", "precision": "precision of the base", "register": "training register",
+    "size": "training rows", "learning_rate": "learning rate", "alpha": "scale of the update",
+}  # fmt: skip
+MARKERS = dict(zip(TITLES, "*oosD^vPX", strict=True))
+
+
+def scored(document: dict) -> list[dict]:
+    return [row for row in document["rows"] if "bleu" in row]
+
+
+def interval(row: dict) -> str:
+    low, high = row["bleu_ci95"]
+    return f"{row['bleu']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def table(document: dict) -> pandas.DataFrame:
+    """One line a run that was scored on test rows."""
+    lines = [
+        {
+            "group": TITLES[row["group"]],
+            "run": row["name"],
+            "rows": f"{row['train_rows']:,}",
+            "seconds": f"{row['seconds']:.0f}",
+            "validation loss": f"{row['validation_loss']:.3f}",
+            "BLEU (95% interval)": interval(row),
+            "p": f"{row['p_against_reference']:.3f}" if "p_against_reference" in row else "",
+            "chrF": f"{row['chrf']:.1f}",
+            "perplexity": f"{row['perplexity']:.2f}",
+            "prompt echo": f"{row['prompt_echo_rate']:.1%}",
+            "ends itself": f"{row['eos_rate']:.0%}",
+        }
+        for row in scored(document)
+    ]
+    return pandas.DataFrame(lines)
+
+
+def sweep_table(document: dict) -> pandas.DataFrame:
+    """The runs that were judged by validation rows alone, beside the reference."""
+    chosen = [row for row in document["rows"] if row["group"] in ("reference", "learning_rate", "alpha")]
+    return pandas.DataFrame(
+        {
+            "run": row["name"],
+            "learning rate": f"{row['learning_rate']:g}",
+            "alpha": row["alpha"],
+            "rank": row["rank"],
+            "rsLoRA": "yes" if row["use_rslora"] else "no",
+            "validation loss": f"{row['validation_loss']:.3f}",
+        }
+        for row in chosen
+    )
+
+
+def register_table(document: dict) -> pandas.DataFrame:
+    """BLEU by training register and test register, every run on the same number of rows."""
+    chosen = [row for row in scored(document) if row["group"] in ("register", "reference")]
+    return pandas.DataFrame(
+        {"trained on": "both" if row["group"] == "reference" else row["name"]}
+        | {f"BLEU on {name}": interval(part) for name, part in row["per_source"].items()}
+        for row in chosen
+    )
+
+
+def tone_table(document: dict) -> pandas.DataFrame:
+    """Marks of tone in the answers to each test register, and in the references."""
+
+    def line(name: str, parts: dict) -> dict:
+        cells = {"trained on": name}
+        for source, part in parts.items():
+            cells |= {
+                f"{source}: contractions": f"{part['contraction_rate']:.0%}",
+                f"{source}: letters a word": f"{part['characters_per_word']:.2f}",
+                f"{source}: length ratio": f"{part['length_ratio']:.2f}" if "length_ratio" in part else "1.00",
+            }
+        return cells
+
+    rows = [row for row in scored(document) if row["group"] in ("register", "reference")]
+    lines = [line("both" if row["group"] == "reference" else row["name"], row["per_source"]) for row in rows]
+    return pandas.DataFrame([*lines, line("(references)", document["references"])])
+
+
+def markdown(frame: pandas.DataFrame) -> str:
+    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def findings(document: dict) -> str:
+    """One computed paragraph."""
+    by_name = {row["name"]: row for row in document["rows"]}
+    reference = by_name.get("reference")
+    if not reference:
+        return "The reference has not run yet."
+    parts = []
+    for row in scored(document):
+        if row["group"] not in ("reference", "register"):
+            change, p = row["bleu"] - reference["bleu"], row["p_against_reference"]
+            verdict = "more than chance explains" if p < 0.05 else "within what chance explains"
+            parts.append(f"{TITLES[row['group']]}, {row['name']}: {change:+.1f} BLEU (p = {p:.3f}: {verdict})")
+    text = f"The reference reaches {interval(reference)} BLEU."
+    if parts:
+        text += " Against it: " + "; ".join(parts) + "."
+    if effect := document.get("prompt_echo_difference"):
+        low, high = effect["ci95"]
+        text += (
+            f" A loss that sees the prompt changes the share of answers that restate their source by"
+            f" {effect['difference']:+.1%} (95%: {low:+.1%} to {high:+.1%}): the leak that was suspected "
+            + ("is there." if low > 0 else "does not show.")
+        )
+    return text + _register_finding(document) + _sweep_finding(document)
+
+
+def _register_finding(document: dict) -> str:
+    effect = document.get("contraction_difference_on_everyday_rows")
+    if not effect:
+        return ""
+    by_name = {row["name"]: row for row in document["rows"]}
+    on_everyday = {kind: by_name[f"{kind} only"]["per_source"]["everyday"] for kind in ("everyday", "formal")}
+    low, high = effect["ci95"]
+    shown = "shows: it answers everyday sentences more formally" if high < 0 else "does not show"
+    return (
+        f" On everyday test rows the model trained on formal text alone scores {on_everyday['formal']['bleu']:.1f}"
+        f" BLEU, the one trained on everyday text alone {on_everyday['everyday']['bleu']:.1f}, from equally many rows;"
+        f" its answers hold a contraction in {on_everyday['formal']['contraction_rate']:.0%} instead of"
+        f" {on_everyday['everyday']['contraction_rate']:.0%} of the cases (difference"
+        f" {effect['difference']:+.1%}, 95%: {low:+.1%} to {high:+.1%}; the references:"
+        f" {document['references']['everyday']['contraction_rate']:.0%}), so that the tone effect {shown}."
+    )
+
+
+def _sweep_finding(document: dict) -> str:
+    tried = [row for row in document["rows"] if row["group"] in ("reference", "learning_rate", "alpha")]
+    if len(tried) < 2:
+        return ""
+    best = min(tried, key=lambda row: row["validation_loss"])
+    return (
+        f" Of the {len(tried)} settings of rate and scale, judged by validation rows alone, {best['name']} has the"
+        f" lowest loss ({best['validation_loss']:.3f}; the reference {tried[0]['validation_loss']:.3f})."
+    )
+
+
+def write_table(document: dict) -> None:
+    print(table(document).to_string(index=False))
+    print(sweep_table(document).to_string(index=False))
+    print(findings(document))
+
+
+def write_plot(document: dict, path: Path) -> None:
+    """Forest plot: BLEU with its 95% interval, runs by group, the reference as a dashed line; readable in grey."""
+    rows = scored(document)[::-1]
+    if not rows:
+        return
+    figure, axes = plt.subplots(figsize=(6.8, 0.8 + 0.36 * len(rows)))
+    for place, row in enumerate(rows):
+        low, high = row["bleu_ci95"]
+        colour = "black" if row["group"] == "reference" else "#0072B2"
+        axes.hlines(place, low, high, color=colour, linewidth=1.5)
+        axes.plot(row["bleu"], place, MARKERS[row["group"]], color=colour, markersize=7)
+        axes.annotate(f"{row['bleu']:.1f}", (high, place), xytext=(4, 0), textcoords="offset points", va="center",
+                      fontsize=8)  # fmt: skip
+        if row["group"] == "reference":
+            axes.axvline(row["bleu"], color="grey", linestyle="--", linewidth=0.8, zorder=0)
+    labels = [row["name"] if row["group"] == "reference" else f"{TITLES[row['group']]}: {row['name']}" for row in rows]
+    axes.set_yticks(range(len(rows)), labels, fontsize=8)
+    axes.set(xlabel="BLEU on the test rows, 95% bootstrap interval", ylim=(-0.6, len(rows) - 0.4))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    plt.close(figure)
+
+
+def write_page(document: dict, page: Path, plot: Path) -> None:
+    """The Markdown page: plot, tables and one paragraph, all from the document."""
+    provenance = document["provenance"]
+    reference = next((row for row in document["rows"] if row["group"] == "reference"), None)
+    rows = f"{reference['train_rows']:,}" if reference else "the same number of"
+    epochs = provenance["profile"]["translation"]["train"]["epochs"]
+    minutes = sum(provenance["seconds"].values()) / 60
+    missing = f"\nNot run yet: {', '.join(document['missing'])}.\n" if document["missing"] else ""
+    text = f"""# Which choices of the translation fine-tune matter
+
+`{COMMAND} --profile {provenance["profile"]["name"]} --docs docs/{page.name}` trained these runs and wrote this page
+({provenance["device"]}, seed {provenance["seed"]}, {minutes:.0f} minutes of training in all).
+Each run differs from the reference, the profile's own settings on {rows} pairs, in one thing; each passes {epochs:g}
+time(s) over its rows, keeps the adapter of its lowest validation loss, and is scored on the same
+{document["splits"]["test"]} test rows. p is the paired bootstrap's against the reference; "validation loss" counts
+completion tokens alone, whatever the run's own loss saw. "Matched scale" keeps alpha / rank. A single seed stands
+behind every line.
+{missing}
+![BLEU with intervals]({os.path.relpath(plot, page.parent)})
+
+{markdown(table(document))}
+
+## What they mean
+
+{findings(document)}
+
+## Training register by test register
+
+Equally many rows each; "both" is the reference, half of it from either corpus.
+
+{markdown(register_table(document))}
+
+Tone: share of answers with a contraction, letters a word, words written over words wanted.
+
+{markdown(tone_table(document))}
+
+## Learning rate and scale, by validation rows alone
+
+No test row was translated for these. Loss in nats a completion token, end token included.
+
+{markdown(sweep_table(document))}
+"""
+    write_text(page, text)
