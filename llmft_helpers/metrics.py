@@ -70,8 +70,8 @@ def completion_nats(
 
 
 def _encode(tokenizer, row: dict[str, str], add_end: bool) -> tuple[list[int], int]:
-    """(tokens, number of prompt tokens); an empty prompt is the end token, so that the first token has a context."""
-    prompt = tokenizer(row["prompt"]).input_ids if row["prompt"] else [tokenizer.eos_token_id]
+    """(tokens, number of prompt tokens); an empty prompt is the begin or end token: a context for the first token."""
+    prompt = tokenizer(row["prompt"]).input_ids or [tokenizer.eos_token_id]
     completion = tokenizer(row["completion"], add_special_tokens=False).input_ids
     return prompt + completion + ([tokenizer.eos_token_id] if add_end else []), len(prompt)
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from .errors import UserError
 from .generation import Timer
 from .profiles import TrainSettings
+from .runs import bf16_supported
 
 LOSSES = {"loss": "loss", "validation": "eval_loss"}
 
@@ -78,7 +79,10 @@ def fine_tune(trainer) -> dict:
     "tokens_per_second", "rows_too_long"}`; tokens are unpadded. UserError if the loss is not a number.
     """
     with Timer() as timer:
-        trainer.train()
+        try:
+            trainer.train()
+        except torch.OutOfMemoryError as error:
+            raise UserError(out_of_memory_advice(trainer)) from error
     tokens = trainer.state.num_input_tokens_seen
     return {
         "history": _history(trainer.state.log_history),
@@ -88,6 +92,23 @@ def fine_tune(trainer) -> dict:
         "tokens_per_second": tokens / timer.seconds,
         "rows_too_long": trainer.rows_too_long,
     }
+
+
+def out_of_memory_advice(trainer) -> str:
+    """What to lower, in the order of what it costs, with this run's own numbers."""
+    batch, length = trainer.args.per_device_train_batch_size, trainer.args.max_length
+    rank = next(iter(trainer.model.peft_config.values())).r
+    steps = [
+        "lora.gradient_checkpointing = true (slower, same result)",
+        f"train.batch_size = {max(1, batch // 2)} (was {batch})",
+        f"model.max_length = {length // 2} (was {length}; leaves longer rows out)",
+        f"lora.rank = {max(1, rank // 2)} (was {rank})",
+    ]
+    used = f" at {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_available() else ""
+    return (
+        f"out of memory{used} in training step {trainer.state.global_step + 1}; in a copy of the profile set, "
+        f"one after the other until it fits: {'; '.join(steps[trainer.model.is_gradient_checkpointing :])}"
+    )
 
 
 def token_count(tokenizer, row: dict[str, str]) -> int:
@@ -111,7 +132,7 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
     from trl import SFTConfig
 
     every = max(1, steps // settings.evaluations)
-    bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+    bf16 = bf16_supported()
     return SFTConfig(
         output_dir=str(output_dir),
         max_length=max_length,
@@ -120,6 +141,8 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
+        accelerator_config={"split_batches": True},  # several processes share a batch, so that its size stays
+        ddp_find_unused_parameters=False,
         train_sampling_strategy="group_by_length",
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
