@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint doctor figures clean
+.PHONY: run test lint doctor figures rehearse-full clean
 
 run: $(STAMP)
 	$(BIN)/python -m llmft_helpers run $(if $(PROFILE),--profile $(PROFILE))
@@ -24,6 +24,10 @@ doctor: $(STAMP)
 figures: $(STAMP)
 	$(BIN)/python benchmarks/readme_table.py
 
+# profile full without a GPU: a random 1B Llama through the notebooks, about 20 minutes and 20 GB on 2 cores
+rehearse-full: $(STAMP)
+	$(BIN)/python benchmarks/rehearse_full.py
+
 # Installs again only when a requirements file changes; the stamp is written last.
 $(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,4 +37,4 @@ $(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) outputs/cache outputs/tiny
+	rm -rf $(VENV) outputs/cache outputs/tiny outputs/full-rehearsal/model
