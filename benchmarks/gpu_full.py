@@ -28,7 +28,7 @@ TOY = LLAMA_3_2_1B | {"vocab_size": 4096, "hidden_size": 256, "intermediate_size
 # Dense bfloat16 (T4: float16) FLOP/s from the vendors' data sheets.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "T4": 65e12,
         "RTX 4090": 165e12, "RTX 3090": 71e12}  # fmt: skip
-FULL = {"rows": 3072, "batch_size": 32, "timed_from": 10, "new_tokens": 64, "prompts": 128, "rounds": 2,
+FULL = {"rows": 2048, "batch_size": 32, "timed_from": 10, "new_tokens": 64, "prompts": 128, "rounds": 2,
         "sweep": (8, 16, 64), "rank": 64, "held_out": 64}  # fmt: skip
 DRY = {"rows": 48, "batch_size": 8, "timed_from": 2, "new_tokens": 4, "prompts": 4, "rounds": 2, "sweep": (4,),
        "rank": 4, "held_out": 6}  # fmt: skip

@@ -8,11 +8,9 @@ from .models import adapters_off, add_lora, load_base_model, model_path, save_ad
 from .profiles import Profile
 from .runs import Stages, provenance, run_dir, save_metrics, write_json, write_jsonl
 
-TASKS = ("translation", "leetcode")
-
 
 def train_task(profile: Profile, name: str) -> Path:
-    """Fine-tune on a task of `TASKS`, score base, few-shot base and tuned, save as the notebooks do; the task's folder.
+    """Fine-tune on "translation" or "leetcode", score base, few-shot base and tuned, save; the task's folder.
 
     Under a launcher every process takes its share of each batch (`batch_size` stays the whole) and of the test
     rows, and rank 0 writes. A sharded model (FSDP) is trained and saved only: it cannot answer row by row.
@@ -54,7 +52,13 @@ def train_task(profile: Profile, name: str) -> Path:
         score("tuned")
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if processes.is_main():
-        _save(profile, name, corpus, model, weights, trained, scored, stages)
+        note = {"task": name, "base_model": profile.model.name, "profile": profile.name}
+        if name == "translation":
+            note["direction"] = settings.direction
+        write_json(run_dir(profile, name) / "manifest.json", corpus.manifest)
+        save_adapter(model, run_dir(profile, name) / "adapter", note, weights)
+        if scored:
+            _save_results(profile, name, corpus, trained, scored, stages)
     processes.wait_for_all()
     return run_dir(profile, name)
 
@@ -72,18 +76,14 @@ def few_shot_rows(task: prompts.Task, train: list[dict], shots: int) -> list[dic
     return train[:shots]
 
 
-def _save(profile, name, corpus, model, weights, trained, scored, stages) -> None:
+def _save_results(
+    profile: Profile, name: str, corpus: corpora.Corpus, trained: dict, scored: dict[str, tuple], stages: Stages
+) -> None:
+    """The files of notebooks 02 and 03; `scored`: (metrics, answers) by arm."""
     folder = run_dir(profile, name)
-    write_json(folder / "manifest.json", corpus.manifest)
-    note = {"task": name, "base_model": profile.model.name, "profile": profile.name}
-    if name == "translation":
-        note["direction"] = profile.translation.direction
-    save_adapter(model, folder / "adapter", note, weights)
-    if not scored:
-        return
+    metrics = {arm: values for arm, (values, _) in scored.items()}
     answers = {arm: rows for arm, (_, rows) in scored.items()}
     write_jsonl(folder / "predictions.jsonl", evaluation.merge_predictions(corpus.test, answers))
-    metrics = {arm: values for arm, (values, _) in scored.items()}
     if name == "translation":
         references = [row[profile.translation.direction[3:]] for row in corpus.test]
         metrics["bleu_p_value"] = evaluation.paired_translation_p_value(answers["base"], answers["tuned"], references)

@@ -115,6 +115,14 @@ def test_rehearsal_profile_differs_from_full_in_sizes_and_sources_alone():
         assert ours.train.learning_rate == theirs.train.learning_rate
 
 
+def test_a_model_folder_beside_the_profile_is_found_from_any_working_folder(small_llama, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "full-rehearsal.toml").read_text().replace('name = "model"', f'name = "{small_llama.name}"')
+    (small_llama.parent / "mine.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert load_profile(str(small_llama.parent / "mine.toml")).model.name == str(small_llama.resolve())
+    assert load_profile("full").model.name == "unsloth/Llama-3.2-1B"
+
+
 def test_stand_ins_have_the_hub_columns_and_pass_their_own_tests(tmp_path, monkeypatch):
     write_stand_ins(tmp_path / "data")
     (tmp_path / "mine.toml").write_text((ROOT / "docs" / "full-rehearsal.toml").read_text())
