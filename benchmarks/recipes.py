@@ -27,6 +27,8 @@ class Recipe:
         return add_lora(base, LoraSettings(rank=self.sizes["rank"], alpha=self.sizes["rank"]), seed=0), tokenizer
 
     def load_plain(self, folder: str):
+        if not torch.cuda.is_available():
+            import unsloth  # noqa: F401  TRL's fused head needs a card; a dry run borrows Unsloth's for the CPU
         from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
         from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 

