@@ -21,12 +21,19 @@ LOAD_ADAPTER = """from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 base = {base!r}
-four_bit = BitsAndBytesConfig(
-    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-)
-model = AutoModelForCausalLM.from_pretrained(base, quantization_config=four_bit, device_map="auto")
+precision = {precision}
+model = AutoModelForCausalLM.from_pretrained(base, **precision, device_map="auto")
 model = PeftModel.from_pretrained(model, {folder!r})
 tokenizer = AutoTokenizer.from_pretrained(base)"""
+FOUR_BIT = """{
+    "quantization_config": BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+}"""
+SIXTEEN_BIT = '{"dtype": torch.bfloat16}'
 LOAD_MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained({folder!r}, dtype=torch.bfloat16, device_map="auto")
@@ -105,7 +112,9 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         seed=provenance["seed"],
         device=provenance["device"],
         training=f"{training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes",
-        load=(LOAD_MERGED if merged else LOAD_ADAPTER).format(base=base, folder=folder),
+        load=(LOAD_MERGED if merged else LOAD_ADAPTER).format(
+            base=base, folder=folder, precision=FOUR_BIT if settings["model"]["load_in_4bit"] else SIXTEEN_BIT
+        ),
         prompt=task.prompt(EXAMPLE_PAIR if note["task"] == "translation" else EXAMPLE_PROBLEM),
         limits=_limits(task),
         data=_data(manifest),

@@ -22,7 +22,7 @@ METRICS = {
     "bleu_p_value": 0.004,
     "rows": {"train": 32, "validation": 8, "test": 12},
     "training": {"steps": 4, "seconds": 60.0},
-    "provenance": {"seed": 1, "device": "a CPU", "profile": {"lora": {"rank": 4}}},
+    "provenance": {"seed": 1, "device": "a CPU", "profile": {"lora": {"rank": 4}, "model": {"load_in_4bit": True}}},
 }
 
 
