@@ -83,7 +83,8 @@ def _save_results(
     answers = {arm: rows for arm, (_, rows) in scored.items()}
     write_jsonl(folder / "predictions.jsonl", evaluation.merge_predictions(corpus.test, answers))
     if name == "translation":
-        references = [row[profile.translation.direction[3:]] for row in corpus.test]
+        task = prompts.TranslationTask(profile.translation.direction)
+        references = [row[task.target] for row in corpus.test]
         metrics["bleu_p_value"] = evaluation.paired_translation_p_value(answers["base"], answers["tuned"], references)
     else:
         metrics["pass_p_value"] = evaluation.paired_code_p_value(answers["base"], answers["tuned"])
