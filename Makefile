@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint doctor figures ablations clean
+.PHONY: run test lint doctor figures ablations rehearse-full clean
 
 run: $(STAMP)
 	$(BIN)/python -m llmft_helpers run $(if $(PROFILE),--profile $(PROFILE))
@@ -28,6 +28,10 @@ figures: $(STAMP)
 ablations: $(STAMP)
 	$(BIN)/python benchmarks/ablations.py $(if $(PROFILE),--profile $(PROFILE),--profile demo --docs docs/ablations.md)
 
+# profile full without a GPU: a random 1B Llama through the notebooks, about 20 minutes and 20 GB on 2 cores
+rehearse-full: $(STAMP)
+	$(BIN)/python benchmarks/rehearse_full.py
+
 # Installs again only when a requirements file changes; the stamp is written last.
 $(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,4 +41,4 @@ $(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) outputs/cache outputs/tiny
+	rm -rf $(VENV) outputs/cache outputs/tiny outputs/full-rehearsal/model

@@ -1,8 +1,13 @@
-"""The command line: doctor, run, translate, solve, grade. A user's mistake prints one line and exits with 2."""
+"""The command line: doctor, run, train, export, translate, solve, grade.
+
+A user's mistake prints one line and exits with 2.
+"""
 
 import argparse
+import contextlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import UserError
@@ -43,9 +48,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("run", run, "execute copies of the notebooks in order and write HTML reports")
     sub.add_argument("notebooks", nargs="*", metavar="NN", help="numbers, e.g. 01 02; all without")
 
+    sub = verb("train", train, "fine-tune and score without a notebook; on several GPUs under `accelerate launch`")
+    sub.add_argument("task", choices=("translation", "leetcode"))
+
+    sub = verb("export", export, "merge an adapter into its base: one model for any tool")
+    sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
+    sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged")
+    sub.add_argument("--output", type=Path, required=True, help="a new folder")
+
     sub = verb("translate", translate, "a line in, a line out")
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
+    which.add_argument("--model", type=Path, help="folder of an exported (merged) model")
     which.add_argument("--base", action="store_true", help="the untuned model")
     sub.add_argument("--input", type=Path, help="default: standard input")
     sub.add_argument("--output", type=Path, help="default: standard output")
@@ -54,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("solve", solve, "answer programming problems")
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
+    which.add_argument("--model", type=Path, help="folder of an exported (merged) model")
     which.add_argument("--base", action="store_true", help="the untuned model")
     sub.add_argument("--input", type=Path, required=True, help="problems.jsonl")
     sub.add_argument("--output", type=Path, required=True, help="solutions.jsonl")
@@ -89,22 +104,65 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _profile_for(options: argparse.Namespace) -> Profile:
-    """The chosen profile; without a choice, the one that the adapter was trained with."""
+def train(options: argparse.Namespace) -> int:
+    import unsloth  # noqa: F401  it asks to be imported before transformers
+
+    from .processes import is_main, start_processes
+    from .task_training import train_task
+
+    profile = load_profile(options.profile)
+    stay_offline_if_local(profile)
+    start_processes()
+    with contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
+        folder = train_task(profile, options.task)
+        print(f"adapter and results: {folder}")
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    from .exporting import export_merged, refuse
     from .models import read_adapter_note
 
-    if options.profile is None and options.adapter is not None:
-        return load_profile(read_adapter_note(options.adapter)["profile"])
-    return load_profile(options.profile)
+    refuse(options.format, options.output)
+    profile = load_profile(options.profile or read_adapter_note(options.adapter)["profile"])
+    stay_offline_if_local(profile)
+    export_merged(profile, options.adapter, options.output)
+    print(f"merged model: {options.output}")
+    return 0
+
+
+def _note(options: argparse.Namespace) -> dict:
+    """What the adapter or merged model says of its training; {} for the untuned model."""
+    from .exporting import read_merged_note
+    from .models import read_adapter_note
+
+    if options.model is not None:
+        return read_merged_note(options.model)
+    return read_adapter_note(options.adapter) if options.adapter is not None else {}
+
+
+def _profile_for(options: argparse.Namespace) -> Profile:
+    """The chosen profile, or the one that adapter or merged model was trained with; a merged model takes its place."""
+    profile = load_profile(options.profile or _note(options).get("profile"))
+    if options.model is None:
+        return profile
+    merged = replace(profile.model, name=str(options.model), load_in_4bit=False, revision=None)
+    return replace(profile, model=merged)
+
+
+def stay_offline_if_local(profile: Profile) -> None:
+    """Hub look-ups that cannot find anything cost seconds each."""
+    from .notebooks import is_local
+
+    if is_local(profile):
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def _load(options: argparse.Namespace):
     from .models import load_for_inference
-    from .notebooks import is_local
 
     profile = _profile_for(options)
-    if is_local(profile):
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    stay_offline_if_local(profile)
     # Libraries greet on standard output, which belongs to the answers.
     saved, sys.stdout = sys.stdout, sys.stderr
     try:
@@ -134,18 +192,14 @@ def translate(options: argparse.Namespace) -> int:
 
 
 def _direction(options: argparse.Namespace) -> str:
-    """The direction asked for, else the adapter's or the profile's; UserError if the adapter did not learn it."""
-    from .models import read_adapter_note
-
-    if not options.adapter:
-        return options.direction or load_profile(options.profile).translation.direction
-    trained = read_adapter_note(options.adapter)["direction"]
-    if options.direction and trained not in (options.direction, "both"):
+    """The direction asked for, else the one trained or the profile's; UserError if it was not trained."""
+    trained = _note(options).get("direction")
+    if trained and options.direction and trained not in (options.direction, "both"):
         raise UserError(
-            f"adapter {options.adapter} was trained {trained}, not {options.direction}: "
+            f"{options.adapter or options.model} was trained {trained}, not {options.direction}: "
             f'leave --direction out, or train one with direction = "both"'
         )
-    return options.direction or trained
+    return options.direction or trained or load_profile(options.profile).translation.direction
 
 
 def _read(path: Path) -> str:

@@ -243,6 +243,11 @@ def _manifest(splits: dict[str, list[dict]], settings: TaskSettings, counts: dic
     return {"sources": sources, "fingerprints": {name: fingerprint(part) for name, part in splits.items()}}
 
 
+def count_after(rows: list[dict], date: str) -> int:
+    """Rows whose `estimated_date` (LeetCodeDataset's, year-month-day) is later than `date`."""
+    return sum(str(row.get("estimated_date") or "")[: len(date)] > date for row in rows)
+
+
 def character_documents(pairs: Corpus, problems: Corpus, split: str) -> list[tuple[str, str]]:
     """(domain, text) of every document of one split: sentence pairs and solved problems as plain text."""
     documents = [(row["source"], _document(row)) for row in pairs.splits[split]]

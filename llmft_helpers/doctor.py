@@ -6,9 +6,10 @@ import platform
 import re
 import shutil
 import sys
-from dataclasses import dataclass
 
+from .doctor_gpu import gpu_findings, profile_findings
 from .errors import UserError
+from .findings import Finding
 from .profiles import load_profile
 from .runs import PINNED, ROOT, device_description, outputs_root
 
@@ -16,20 +17,11 @@ FREE_DISK_GB = 3
 FREE_MEMORY_GB = 9
 
 
-@dataclass(frozen=True)
-class Finding:
-    """`advice` is empty where nothing is missing."""
-
-    name: str
-    value: str
-    advice: str = ""
-
-
 def examine(profile_name: str | None = None) -> list[Finding]:
     """Findings in reading order; never raises for what is only missing."""
     return [
-        _python(), *_versions(), _device(), _four_bit(), _memory(), _disk(), _embedded(), _hub(), _isolation(),
-        _profile(profile_name),
+        _python(), *_versions(), _device(), *gpu_findings(), _four_bit(), _memory(), _disk(), _embedded(), _hub(),
+        _isolation(), *_profile(profile_name),
     ]  # fmt: skip
 
 
@@ -72,7 +64,7 @@ def _device() -> Finding:
     described = device_description()
     advice = ""
     if not torch.cuda.is_available():
-        advice = "no CUDA device: profile demo runs here; Llama 3.2 1B wants a GPU and a CUDA build of torch"
+        advice = "no CUDA device: profile demo runs here; Llama 3.2 1B wants a GPU"
     elif described["dtype"] == "float16":
         advice = "a card before Ampere: training uses float16 with loss scaling, which works but is slower"
     return Finding("device", f"{described['device']}, computes in {described['dtype']}", advice)
@@ -155,9 +147,9 @@ def _isolation() -> Finding:
     return Finding("grading isolation", isolation_level())
 
 
-def _profile(name: str | None) -> Finding:
+def _profile(name: str | None) -> list[Finding]:
     try:
         profile = load_profile(name)
     except UserError as error:
-        return Finding("profile", "none", str(error))
-    return Finding("profile", f"{profile.name}: {profile.description}")
+        return [Finding("profile", "none", str(error))]
+    return [Finding("profile", f"{profile.name}: {profile.description}"), *profile_findings(profile)]

@@ -19,6 +19,7 @@ from .metrics import (
     total,
     translation_scores,
 )
+from .processes import spread
 from .profiles import TaskSettings
 from .prompts import LeetcodeTask, Task, TranslationTask, few_shot_prompt
 
@@ -37,17 +38,17 @@ def evaluate_task(
     """(metrics, one answer a row) of `model` on `rows`; `shots` are training rows shown before each question."""
     prompts = [few_shot_prompt(task, row, list(shots)) for row in rows]
     scored = [{"prompt": prompt, "completion": task.completion(row)} for prompt, row in zip(prompts, rows, strict=True)]
-    nats = completion_nats(model, tokenizer, scored, settings.evaluation_batch_size)
-    with Timer() as timer, tqdm(total=len(rows), desc=f"{label} answers", file=sys.stdout) as bar:
-        generated = generate(
-            model,
-            tokenizer,
-            prompts,
-            settings.max_new_tokens,
-            task.stop,
-            settings.evaluation_batch_size,
-            _advance(bar),
-        )
+    batch_size = settings.evaluation_batch_size
+    nats = spread(scored, lambda part: completion_nats(model, tokenizer, part, batch_size))
+    with Timer() as timer, tqdm(desc=f"{label} answers", file=sys.stdout) as bar:
+
+        def answers_to(part: list[str]) -> list[Generated]:
+            bar.reset(len(part))
+            return generate(
+                model, tokenizer, part, settings.max_new_tokens, task.stop, batch_size, _advance(bar)
+            )  # fmt: skip
+
+        generated = spread(prompts, answers_to)
     metrics = {
         "perplexity": total(nats).perplexity,
         "bits_per_byte": total(nats).bits_per_byte,
@@ -103,7 +104,7 @@ def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]
     raw = [task.answer(g.text) for g in generated]
     code = [extract_code(answer) for answer in raw]
     traits = [describe_code(answer, task.prompt(row), row) for answer, row in zip(raw, rows, strict=True)]
-    graded = grade(code, rows)
+    graded = spread(list(zip(code, rows, strict=True)), lambda part: grade(*map(list, zip(*part, strict=True))))
     scores = {
         **translation_bleu(raw, [row["completion"] for row in rows]),
         **work_scores(graded),

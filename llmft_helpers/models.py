@@ -16,6 +16,7 @@ import torch
 
 from .cpu_speed import add_in_place, speed_up
 from .errors import UserError
+from .hub import hub_advice
 from .profiles import LoraSettings, ModelSettings, Profile
 from .runs import cache_dir, read_json, write_json
 
@@ -41,11 +42,16 @@ def load_base_model(settings: ModelSettings):
             load_in_4bit=settings.load_in_4bit,
             revision=settings.revision,
             use_gradient_checkpointing=False,
+            use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
             # Unsloth names no attention implementation on CPU; eager is faster there on short sequences.
             **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
         )
     except OSError as error:
         raise UserError(_loading_advice(settings, error)) from error
+    except RuntimeError as error:  # how Unsloth wraps the same on a GPU
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise UserError(_loading_advice(settings, error.__cause__)) from error
     set_special_tokens(model, tokenizer)
     if settings.load_in_4bit and not is_4bit(model):
         print("4-bit weights do not work on this machine: the base is loaded in 16 bits instead.")
@@ -65,14 +71,8 @@ def quiet_libraries() -> None:
 
 
 def _loading_advice(settings: ModelSettings, error: OSError) -> str:
-    text = str(error)
-    if "gated" in text or "401" in text or "403" in text:
-        advice = "the repository is gated: accept its terms on its page and set HF_TOKEN, or use an ungated copy"
-    elif getattr(error, "errno", None) == 28:
-        advice = "the disk is full: free some space"
-    else:
-        advice = "without a network use the profile demo, or a local folder as model.name"
-    return f"model {settings.name!r} could not be loaded: {text.strip().splitlines()[0]} ({advice})"
+    advice = hub_advice(error, "without a network use the profile demo, or a local folder as model.name")
+    return f"model {settings.name!r} could not be loaded: {str(error).strip().splitlines()[0]} ({advice})"
 
 
 def is_4bit(model) -> bool:
@@ -126,7 +126,7 @@ def add_lora(model, settings: LoraSettings, seed: int):
         use_rslora=settings.use_rslora,
         target_modules=list(settings.target_modules),
         bias="none",
-        use_gradient_checkpointing=False,
+        use_gradient_checkpointing=settings.gradient_checkpointing,
         random_state=seed,
     )
     add_in_place(model)
@@ -145,12 +145,15 @@ def trainable_parameters(model) -> tuple[int, int]:
     return trainable, total
 
 
-def save_adapter(model, path: Path, note: dict) -> None:
-    """Write adapter and note (task, base model, direction) beside `path`, then put them in its place."""
+def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> None:
+    """Write adapter and note (task, base model, direction) beside `path`, then put them in its place.
+
+    `weights`: the state of a model that is sharded over processes, gathered.
+    """
     partial = path.with_name(path.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, state_dict=weights)
         write_json(partial / ADAPTER_NOTE, note)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)

@@ -34,6 +34,7 @@ class ModelSettings:
     load_in_4bit: bool = True
     revision: str | None = None
     max_length: PositiveInt = 512  # tokens, prompt and completion together
+    knowledge_cutoff: str | None = None  # year-month-day of the newest text it was pretrained on
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -42,6 +43,7 @@ class LoraSettings:
     alpha: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     use_rslora: bool = False  # scale alpha / sqrt(rank) (arXiv 2312.03732) instead of alpha / rank
+    gradient_checkpointing: bool = False  # compute activations twice: slower, for small cards
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
@@ -150,8 +152,11 @@ def load_profile(name: str | None = None) -> Profile:
         raise UserError(f"profile {path}: not valid TOML: {error}") from error
     values.setdefault("name", path.stem)
     profile = _validate(values, path)
+    beside = path.parent / profile.model.name
+    model = replace(profile.model, name=str(beside.resolve())) if (beside / "config.json").is_file() else profile.model
     return replace(
         profile,
+        model=model,
         translation=_resolve_beside(profile.translation, path.parent),
         leetcode=_resolve_beside(profile.leetcode, path.parent),
     )

@@ -129,13 +129,19 @@ def peak_memory_gb() -> dict[str, float]:
     return memory
 
 
+def bf16_supported() -> bool:
+    """Whether the device computes in bfloat16 itself; cards before Ampere only emulate it, and train in float16."""
+    import torch
+
+    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def device_description() -> dict[str, str]:
     """Name and compute dtype of the device that a run uses."""
     import torch
 
     if torch.cuda.is_available():
-        dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        return {"device": torch.cuda.get_device_name(), "dtype": dtype}
+        return {"device": torch.cuda.get_device_name(), "dtype": "bfloat16" if bf16_supported() else "float16"}
     capabilities = torch.cpu.get_capabilities()
     # Elsewhere bfloat16 is emulated, and Unsloth computes in float32.
     native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from .errors import UserError
+from .hub import hub_advice
 from .profiles import Source
 from .runs import ROOT
 
@@ -173,10 +174,10 @@ def _read_hub(source: Source) -> Iterator[Located]:
             f"accept its terms and set HF_TOKEN if it is gated ({_first_line(error)})"
         ) from error
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        otherwise = "check config and hub_split, or use a local file (path = ...) where there is no network"
         raise UserError(
             f"source {source.name!r}: {source.hub} (config {source.config}, split {source.hub_split}) could not be "
-            f"loaded: {_first_line(error)}; check config and hub_split, or use a local file (path = ...) where there "
-            "is no network"
+            f"loaded: {_first_line(error)}; {hub_advice(error, otherwise)}"
         ) from error
 
 

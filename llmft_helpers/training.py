@@ -10,7 +10,7 @@ import torch
 
 from .errors import UserError
 from .profiles import TrainSettings
-from .runs import fingerprint, read_json
+from .runs import bf16_supported, fingerprint, read_json
 
 MARK = "resume.json"  # written last: a checkpoint without it is not whole
 PATIENCE = 2  # checks without a new lowest validation loss before training stops
@@ -81,7 +81,10 @@ def fine_tune(trainer) -> dict:
         trainer.checks.seconds_before = mark["seconds"]
     beginning = f"going on from step {mark['step']}" if checkpoint else "starting at step 0"
     print(f"{beginning}; checkpoints in {os.path.relpath(folder)}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise UserError(out_of_memory_advice(trainer)) from error
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
     for used in folder.glob("checkpoint-*"):
         shutil.rmtree(used)
@@ -109,6 +112,23 @@ def last_checkpoint(folder: Path, key: str) -> Path | None:
     return whole[max(whole)] if whole else None
 
 
+def out_of_memory_advice(trainer) -> str:
+    """What to lower, in the order of what it costs, with this run's own numbers."""
+    batch, length = trainer.args.per_device_train_batch_size, trainer.args.max_length
+    rank = next(iter(trainer.model.peft_config.values())).r
+    steps = [
+        "lora.gradient_checkpointing = true (slower, same result)",
+        f"train.batch_size = {max(1, batch // 2)} (was {batch})",
+        f"model.max_length = {length // 2} (was {length}; leaves longer rows out)",
+        f"lora.rank = {max(1, rank // 2)} (was {rank})",
+    ]
+    used = f" at {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_available() else ""
+    return (
+        f"out of memory{used} in training step {trainer.state.global_step + 1}; in a copy of the profile set, "
+        f"one after the other until it fits: {'; '.join(steps[trainer.model.is_gradient_checkpointing :])}"
+    )
+
+
 def token_count(tokenizer, row: dict[str, str]) -> int:
     """Tokens of a training row, its end token included."""
     return len(tokenizer(row["prompt"] + row["completion"]).input_ids) + 1
@@ -129,7 +149,7 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
     """TRL's SFTConfig: no compute on padding, cosine to zero; `trainer.Checks` adds the checks before the last."""
     from trl import SFTConfig
 
-    bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+    bf16 = bf16_supported()
     return SFTConfig(
         output_dir=str(output_dir),
         max_length=max_length,
@@ -138,6 +158,8 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
+        accelerator_config={"split_batches": True},  # several processes share a batch, so that its size stays
+        ddp_find_unused_parameters=False,
         train_sampling_strategy="group_by_length",
         pad_to_multiple_of=8,  # few shapes: kernels are made once for each
         learning_rate=settings.learning_rate,

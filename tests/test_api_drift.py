@@ -6,10 +6,13 @@ The GPU paths of Unsloth cannot be imported without a GPU, so their signatures a
 import ast
 import importlib.util
 import inspect
+import json
 import pkgutil
 from pathlib import Path
 
 import pytest
+
+from llmft_helpers.runs import ROOT
 
 
 def accepts(function, *names: str) -> list[str]:
@@ -28,18 +31,92 @@ def gpu_signature(module: str, class_name: str, method: str) -> set[str]:
     return {a.arg for a in methods[0].args.args + methods[0].args.kwonlyargs}
 
 
-LOAD = {"model_name", "max_seq_length", "dtype", "load_in_4bit", "revision", "use_gradient_checkpointing"}
-LORA = {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "bias", "use_gradient_checkpointing",
-        "random_state"}  # fmt: skip
+def passed(module, callee: str) -> set[str]:
+    """Keywords with which a module of ours calls `callee`, those in `**({...} if ... else {...})` included."""
+    names = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == callee:
+            names |= {keyword.arg for keyword in node.keywords if keyword.arg}
+            for keyword in node.keywords:
+                if keyword.arg is None:
+                    dictionaries = [part for part in ast.walk(keyword.value) if isinstance(part, ast.Dict)]
+                    names |= {key.value for part in dictionaries for key in part.keys}
+    return names
 
 
 def test_unsloth_cpu_and_gpu_take_what_we_pass():
     from unsloth import FastLanguageModel
 
-    assert not accepts(FastLanguageModel.from_pretrained, *LOAD, "attn_implementation")
-    assert not accepts(FastLanguageModel.get_peft_model, *LORA)
-    assert gpu_signature("models/loader.py", "FastLanguageModel", "from_pretrained") >= LOAD
-    assert gpu_signature("models/llama.py", "FastLlamaModel", "get_peft_model") >= LORA
+    from llmft_helpers import models
+
+    load = passed(models, "FastLanguageModel.from_pretrained")
+    lora = passed(models, "FastLanguageModel.get_peft_model")
+    assert {"load_in_4bit", "use_exact_model_name", "attn_implementation"} <= load and "use_rslora" not in load
+    assert {"r", "lora_alpha", "use_gradient_checkpointing"} <= lora
+    # On the CPU the loader takes some of them through **kwargs, and drops them there.
+    dropped = {"use_exact_model_name"}
+    assert dropped <= dropped_on_cpu() and not accepts(FastLanguageModel.from_pretrained, *load - dropped)
+    assert not accepts(FastLanguageModel.get_peft_model, *lora)
+    gpu = gpu_signature("models/loader.py", "FastLanguageModel", "from_pretrained")
+    assert gpu >= load - {"attn_implementation"}  # which we pass on a CPU only
+    assert gpu_signature("models/llama.py", "FastLlamaModel", "get_peft_model") >= lora
+
+
+def dropped_on_cpu() -> set[str]:
+    from unsloth_zoo.cpu import loader
+
+    return {node.value for node in ast.walk(ast.parse(inspect.getsource(loader))) if isinstance(node, ast.Constant)}
+
+
+OURS = [
+    *(ROOT / "llmft_helpers").glob("*.py"),
+    *(ROOT / "benchmarks").glob("*.py"),
+    *(ROOT / "notebooks").glob("*.ipynb"),
+]
+
+
+def source_of(path: Path) -> str:
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def calls(prefixes: tuple[str, ...]) -> list[tuple[str, set[str], str]]:
+    """(callee, keywords, file) of every call of ours to a name with one of these prefixes."""
+    found = []
+    for path in OURS:
+        for node in ast.walk(ast.parse(source_of(path))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(prefixes):
+                found.append((ast.unparse(node.func), {k.arg for k in node.keywords if k.arg}, path.name))
+    return found
+
+
+def test_every_cuda_and_process_call_exists_with_its_keywords():
+    """Branches that need a card or several processes: found in the source, not listed by hand."""
+    found = calls(("torch.cuda.", "torch.version.", "distributed."))
+    assert {"torch.cuda.is_bf16_supported", "torch.cuda.mem_get_info", "distributed.all_gather_object"} <= {
+        name for name, _, _ in found
+    }
+    for name, keywords, file in found:
+        path = name if name.startswith("torch") else f"torch.{name}"
+        assert not accepts(pkgutil.resolve_name(path), *keywords), (file, name)
+
+
+def test_no_branch_for_a_card_calls_what_is_not_checked():
+    """Whatever runs only where CUDA is must be a call that another test here resolves, or one of torch's."""
+    for path in OURS:
+        for branch in ast.walk(ast.parse(source_of(path))):
+            if isinstance(branch, ast.If | ast.IfExp) and ast.unparse(branch.test) == "torch.cuda.is_available()":
+                body = branch.body if isinstance(branch.body, list) else [branch.body]
+                inside = [node for part in body for node in ast.walk(part) if isinstance(node, ast.Call)]
+                for node in inside:
+                    name = ast.unparse(node.func)
+                    known = name in CHECKED or (name.startswith("torch.") and pkgutil.resolve_name(name))
+                    assert known, (path.name, ast.unparse(node))
+
+
+CHECKED = {"Finding", "round", "bf16_supported"}
 
 
 def test_sft_config_takes_our_training_arguments(tmp_path):
@@ -62,6 +139,12 @@ def test_sft_config_takes_our_training_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("path", "names"),
     [
+        ("accelerate.PartialState", []),
+        ("accelerate.Accelerator.get_state_dict", ["model"]),
+        ("huggingface_hub.auth_check", ["repo_id"]),
+        ("transformers.PreTrainedModel.dequantize", ["dtype"]),
+        ("transformers.PreTrainedModel.save_pretrained", ["state_dict"]),
+        ("peft.PeftModel.save_pretrained", []),
         ("peft.PeftModel.from_pretrained", ["model", "model_id", "adapter_name"]),
         ("peft.PeftModel.load_adapter", ["adapter_name"]),
         ("peft.PeftModel.disable_adapter", []),

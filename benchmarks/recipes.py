@@ -1,0 +1,186 @@
+"""The three recipes that gpu_full.py compares: each loads the same 4-bit model and trains LoRA on all projections."""
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import torch
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MAX_LENGTH = 1024
+
+
+class Recipe:
+    """`name`: "ours", "plain" (TRL + PEFT + bitsandbytes as documented) or "vendor" (Unsloth's notebook)."""
+
+    def __init__(self, name: str, folder: Path, sizes: dict):
+        self.name, self.sizes = name, sizes
+        self.model, self.tokenizer = getattr(self, f"load_{name}")(str(folder))
+        self.initial = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    def load_ours(self, folder: str):
+        from llmft_helpers.models import add_lora, load_base_model
+        from llmft_helpers.profiles import LoraSettings, ModelSettings
+
+        base, tokenizer = load_base_model(ModelSettings(name=folder, max_length=MAX_LENGTH))
+        return add_lora(base, LoraSettings(rank=self.sizes["rank"], alpha=self.sizes["rank"]), seed=0), tokenizer
+
+    def load_plain(self, folder: str):
+        if not torch.cuda.is_available():
+            import unsloth  # noqa: F401  TRL's fused head needs a card; a dry run borrows Unsloth's for the CPU
+        from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+        from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+        four_bit = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            quantization_config=four_bit,
+            dtype=torch.bfloat16,
+            device_map={"": 0} if torch.cuda.is_available() else "cpu",
+        )
+        torch.manual_seed(0)
+        rank = self.sizes["rank"]
+        lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+        return get_peft_model(prepare_model_for_kbit_training(model), lora), AutoTokenizer.from_pretrained(folder)
+
+    def load_vendor(self, folder: str):
+        from unsloth import FastLanguageModel
+
+        model, tokenizer = FastLanguageModel.from_pretrained(folder, max_seq_length=2048, load_in_4bit=True)
+        rank = self.sizes["rank"]
+        model = FastLanguageModel.get_peft_model(
+            model,
+            r=rank,
+            lora_alpha=rank,
+            target_modules=PROJECTIONS,
+            use_gradient_checkpointing="unsloth",
+            random_state=0,
+        )
+        return model, tokenizer
+
+    def arguments(self, batch_size: int, steps: int, output: str, packing: bool):
+        if self.name == "ours":
+            from llmft_helpers.profiles import TrainSettings
+            from llmft_helpers.training import training_arguments
+
+            settings = TrainSettings(epochs=1.0, learning_rate=2e-4, batch_size=batch_size, evaluations=1)
+            arguments = training_arguments(settings, steps, MAX_LENGTH, Path(output), seed=0)
+            arguments.eval_strategy = "no"
+            if packing:  # rows of MAX_LENGTH tokens, so that a step has about as many tokens as before
+                changed = {"packing": True, "train_sampling_strategy": "random", "max_steps": -1}
+                return dataclasses.replace(arguments, **changed, per_device_train_batch_size=max(1, batch_size // 24))
+            return arguments
+        from trl import SFTConfig
+
+        bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+        common = {
+            "output_dir": output, "max_length": MAX_LENGTH, "completion_only_loss": True, "num_train_epochs": 1,
+            "learning_rate": 2e-4, "bf16": bf16, "fp16": not bf16, "logging_steps": 50, "save_strategy": "no",
+            "report_to": "none", "disable_tqdm": True, "include_num_input_tokens_seen": "non_padding", "seed": 0,
+            "use_cpu": not torch.cuda.is_available(),
+        }  # fmt: skip
+        if self.name == "vendor":
+            # The vendor's notebook: 8 rows a step, in four parts.
+            parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "warmup_steps": 5}
+            return SFTConfig(**common, **parts, optim="adamw_8bit", weight_decay=0.001, lr_scheduler_type="linear")
+        return SFTConfig(**common, per_device_train_batch_size=batch_size)
+
+    def train(self, rows: list[dict], batch_size: int, packing: bool = False) -> dict:
+        """Speed and memory of one pass over `rows`, from the same start each time."""
+        import tempfile
+
+        from datasets import Dataset
+        from transformers import TrainerCallback
+        from trl import SFTTrainer
+
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(self.initial[name])
+        marks = []
+
+        class Clock(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                marks.append((time.perf_counter(), state.num_input_tokens_seen))
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        with tempfile.TemporaryDirectory() as output:
+            trainer = SFTTrainer(
+                model=self.model,
+                args=self.arguments(batch_size, math.ceil(len(rows) / batch_size), output, packing),
+                train_dataset=Dataset.from_list(rows),
+                processing_class=self.tokenizer,
+                callbacks=[Clock()],
+            )
+            trainer.train()
+        start, end = marks[min(self.sizes["timed_from"], len(marks) // 2)], marks[-1]
+        parameters = list(self.model.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        return {
+            "steps": len(marks),
+            "tokens_per_second": (end[1] - start[1]) / (end[0] - start[0]),
+            "peak_memory_gb": self.peak_memory(),
+            "trainable_parameters": trained,
+            "frozen_parameters": _frozen(parameters),
+        }
+
+    @staticmethod
+    def peak_memory() -> float:
+        from llmft_helpers.runs import peak_memory_gb
+
+        memory = peak_memory_gb()
+        return memory.get("cuda", memory["host"])
+
+    def validation_loss(self, rows: list[dict]) -> float:
+        """Nats a completion token, by the same code for all recipes."""
+        from llmft_helpers.metrics import completion_nats, total
+
+        scored = total(completion_nats(self.model, self.tokenizer, rows))
+        return scored.nats / scored.tokens
+
+    def generation_speed(self, prompts: list[str]) -> float:
+        """New tokens a second with all prompts in batches of 64; a random model does not end by itself."""
+        if self.name == "ours":
+            from llmft_helpers.generation import generate
+
+            generate(self.model, self.tokenizer, prompts[:2], 4)  # compiles
+            started = time.perf_counter()
+            answers = generate(self.model, self.tokenizer, prompts, self.sizes["new_tokens"], (), 64)
+            return sum(answer.tokens for answer in answers) / (time.perf_counter() - started)
+        if self.name == "vendor":
+            from unsloth import FastLanguageModel
+
+            FastLanguageModel.for_inference(self.model)
+        self.model.eval()
+        self._generate(prompts[:2], 4)
+        started = time.perf_counter()
+        tokens = sum(self._generate(prompts[i : i + 64], self.sizes["new_tokens"]) for i in range(0, len(prompts), 64))
+        return tokens / (time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def _generate(self, prompts: list[str], new_tokens: int) -> int:
+        inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(self.model.device)
+        output = self.model.generate(
+            **inputs, max_new_tokens=new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+        )
+        made = output[:, inputs.input_ids.shape[1] :]  # (B, new)
+        return int((made != self.tokenizer.pad_token_id).sum())
+
+
+def _frozen(parameters) -> int:
+    """Frozen parameters that take part in every token: embeddings look up, but the tied one is also the head."""
+    count = 0
+    for parameter in parameters:
+        if not parameter.requires_grad:
+            packed = type(parameter).__name__ == "Params4bit"
+            count += parameter.quant_state.shape.numel() if packed else parameter.numel()
+    return count

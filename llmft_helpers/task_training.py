@@ -1,0 +1,98 @@
+"""`train TASK`: what notebooks 02 and 03 compute, without the looking, in one process or in one a GPU."""
+
+from pathlib import Path
+
+from . import corpora, evaluation, execution, processes, prompts, training
+from .model_card import write_model_card
+from .models import adapters_off, add_lora, load_base_model, model_path, save_adapter
+from .profiles import Profile
+from .runs import Stages, provenance, run_dir, save_metrics, write_json, write_jsonl
+
+
+def train_task(profile: Profile, name: str) -> Path:
+    """Fine-tune on "translation" or "leetcode", score base, few-shot base and tuned, save; the task's folder.
+
+    Under a launcher every process takes its share of each batch (`batch_size` stays the whole) and of the test
+    rows, and rank 0 writes. A sharded model (FSDP) is trained and saved only: it cannot answer row by row.
+    """
+    processes.start_processes()
+    stages, settings = Stages(), getattr(profile, name)
+    with stages("data"), processes.main_first():
+        task, corpus = _task_and_corpus(profile, name)
+        model_path(profile.model)
+    with stages("load model"):
+        base, tokenizer = load_base_model(profile.model)
+        model = add_lora(base, profile.lora, profile.seed)
+    trainer = training.make_trainer(
+        model,
+        tokenizer,
+        prompts.training_rows(task, corpus.train),
+        prompts.training_rows(task, corpus.validation),
+        settings.train,
+        profile.model.max_length,
+        run_dir(profile, name) / "trainer",
+        profile.seed,
+    )
+    processes.fill_last_batch(trainer)
+    sharded, scored = trainer.is_fsdp_enabled, {}
+
+    def score(arm: str, shots: list[dict] = ()) -> None:
+        with stages(f"evaluate {arm}"):
+            scored[arm] = evaluation.evaluate_task(model, tokenizer, task, corpus.test, settings, shots, label=arm)
+
+    if not sharded:
+        with adapters_off(model):
+            score("base")
+            score("base_few_shot", few_shot_rows(task, corpus.train, settings.shots))
+    with stages("training"):
+        trained = training.fine_tune(trainer)
+    if not sharded:
+        score("tuned")
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if processes.is_main():
+        note = {"task": name, "base_model": profile.model.name, "profile": profile.name}
+        if name == "translation":
+            note["direction"] = settings.direction
+        write_json(run_dir(profile, name) / "manifest.json", corpus.manifest)
+        save_adapter(model, run_dir(profile, name) / "adapter", note, weights)
+        if scored:
+            _save_results(profile, name, corpus, trained, scored, stages)
+    processes.wait_for_all()
+    return run_dir(profile, name)
+
+
+def _task_and_corpus(profile: Profile, name: str) -> tuple[prompts.Task, corpora.Corpus]:
+    if name == "translation":
+        return prompts.TranslationTask(profile.translation.direction), corpora.load_pairs(profile)
+    return prompts.LeetcodeTask(), corpora.load_problems(profile)
+
+
+def few_shot_rows(task: prompts.Task, train: list[dict], shots: int) -> list[dict]:
+    """Training rows to show before a question: the first ones, of problems the shortest."""
+    if isinstance(task, prompts.LeetcodeTask):
+        train = sorted(train, key=lambda row: len(task.prompt(row) + task.completion(row)))
+    return train[:shots]
+
+
+def _save_results(
+    profile: Profile, name: str, corpus: corpora.Corpus, trained: dict, scored: dict[str, tuple], stages: Stages
+) -> None:
+    """The files of notebooks 02 and 03; `scored`: (metrics, answers) by arm."""
+    folder = run_dir(profile, name)
+    metrics = {arm: values for arm, (values, _) in scored.items()}
+    answers = {arm: rows for arm, (_, rows) in scored.items()}
+    write_jsonl(folder / "predictions.jsonl", evaluation.merge_predictions(corpus.test, answers))
+    if name == "translation":
+        task = prompts.TranslationTask(profile.translation.direction)
+        references = [row[task.target] for row in corpus.test]
+        metrics["bleu_p_value"] = evaluation.paired_translation_p_value(answers["base"], answers["tuned"], references)
+    else:
+        metrics["pass_p_value"] = evaluation.paired_code_p_value(answers["base"], answers["tuned"])
+        metrics["isolation"] = execution.isolation_level()
+    metrics |= {
+        "training": trained,
+        "rows": {split: len(rows) for split, rows in corpus.splits.items()},
+        "provenance": provenance(profile, stages, corpus.manifest["fingerprints"]) | {"processes": processes.count()},
+    }
+    save_metrics(profile, name, metrics)
+    write_model_card(folder)

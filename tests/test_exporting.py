@@ -1,0 +1,136 @@
+"""What is taken home answers as what was measured: adapter, merged model, and the code that the card shows."""
+
+import io
+import json
+import re
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_models import logits, shake
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llmft_helpers import exporting, models
+from llmft_helpers.__main__ import main
+from llmft_helpers.model_card import write_model_card
+
+SOURCE = {"from": "data/es_en/everyday.jsonl", "licence": "CC0-1.0", "rows_out": dict(train=32, validation=8, test=12)}
+ARM = {"bleu": 12.34, "bleu_ci95": [10.0, 14.5], "chrf": 30.0, "perplexity": 6.0}
+METRICS = {
+    **{arm: ARM for arm in ("base", "base_few_shot", "tuned")},
+    "bleu_p_value": 0.004,
+    "rows": {"train": 32, "validation": 8, "test": 12},
+    "training": {"steps": 4, "seconds": 60.0},
+    "provenance": {"seed": 1, "device": "a CPU", "profile": {"lora": {"rank": 4}, "model": {"load_in_4bit": True}}},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(profile, tmp_path_factory):
+    """(model, tokenizer, adapter folder) of an adapter that does something, with results beside it."""
+    model, tokenizer = models.load_base_model(profile.model)
+    model = models.add_lora(model, profile.lora, profile.seed)
+    shake(model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()  # as TRL trains it
+    results = tmp_path_factory.mktemp("translation")
+    note = {"task": "translation", "base_model": "random", "profile": "tiny", "direction": "es-en"}
+    models.save_adapter(model, results / "adapter", note)
+    (results / "manifest.json").write_text(json.dumps({"sources": {"everyday": SOURCE}}))
+    (results / "metrics.json").write_text(json.dumps(METRICS))
+    write_model_card(results)
+    return model.eval(), tokenizer, results / "adapter"
+
+
+@pytest.fixture(scope="module")
+def merged(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("merged") / "model"
+    assert main(["export", "--adapter", str(trained[2]), "--output", str(folder)]) == 0
+    return folder
+
+
+def in_float32(profile, adapter):
+    """Dequantised base and adapter side by side, without any rounding to 16 bits in between."""
+    base, _ = models.load_base_model(profile.model)
+    return models.load_adapter(exporting._dequantised(base), adapter, profile.model).float()
+
+
+def test_merged_model_is_16_bit_and_plain_transformers_loads_it(profile, trained, merged):
+    weights = load_file(merged / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert not any("lora" in name or "absmax" in name for name in weights)
+    assert "quantization_config" not in json.loads((merged / "config.json").read_text())
+    plain = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    assert tokenizer.eos_token_id == plain.generation_config.eos_token_id == trained[1].eos_token_id
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    exact = logits(in_float32(profile, trained[2]), tokenizer)
+    rounded, measured = logits(plain, tokenizer) - exact, logits(trained[0], tokenizer).float() - exact
+    # Storing the sum in 16 bits costs less than computing in 16 bits, which the measured model does.
+    assert rounded.std() < measured.std() < 0.03 * exact.std()
+    untuned = logits(models.load_base_model(profile.model)[0].eval(), tokenizer).float()
+    assert (untuned - exact).std() > 0.2 * exact.std()  # the adapter's own effect is far above that
+
+
+def test_merging_in_float32_is_exact(profile, trained):
+    model = in_float32(profile, trained[2])
+    apart = logits(model, trained[1])
+    torch.testing.assert_close(logits(model.merge_and_unload(), trained[1]), apart, atol=1e-4, rtol=1e-4)
+
+
+def test_translate_and_solve_answer_from_the_merged_folder(merged, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hola.\n\nAdiós.\n"))
+    assert main(["translate", "--model", str(merged)]) == 0
+    assert len(capsys.readouterr().out.split("\n")) == 4
+    problem = {"task_id": "a", "problem_description": "Add.", "starter_code": "class Solution:"}
+    (tmp_path / "problems.jsonl").write_text(json.dumps(problem) + "\n")
+    solve = ["solve", "--model", str(merged), "--input", str(tmp_path / "problems.jsonl")]
+    assert main([*solve, "--output", str(tmp_path / "solutions.jsonl")]) == 0
+    assert json.loads((tmp_path / "solutions.jsonl").read_text())["task_id"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--format", "merged_4bit"], "round base plus adapter to 4 bits again"),
+        (["--format", "gguf"], "convert_hf_to_gguf.py"),
+        (["--output", "{merged}"], "exists already"),
+        (["--adapter", "nowhere"], "holds no adapter"),
+    ],
+)
+def test_what_is_refused_says_why(arguments, says, trained, merged, tmp_path, capsys):
+    options = ["--adapter", str(trained[2]), "--output", str(tmp_path / "new")]
+    assert main(["export", *options, *(argument.format(merged=merged) for argument in arguments)]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_no_merged_model_is_refused(trained, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hola."))
+    assert main(["translate", "--model", str(trained[2])]) == 2
+    assert "holds no merged model" in capsys.readouterr().err
+
+
+def test_card_says_data_licence_results_and_base(trained, merged):
+    for folder in (trained[2], merged):
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert card.startswith("---\n") and "library_name: " in card
+        assert "| everyday | data/es_en/everyday.jsonl | CC0-1.0 | 32 | 8 | 12 |" in card
+        assert "| this model | 12.3 (10.0 to 14.5) | 30.0 | 6.0 |" in card and "p = 0.004" in card
+        assert "# Spanish to English" in card and "rank-4 LoRA" in card
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_the_code_on_the_card_runs_and_answers_as_we_do(kind, trained, merged):
+    """Plain transformers and PEFT, nothing of ours."""
+    model, tokenizer, adapter = trained
+    card = ({"adapter": adapter, "merged": merged}[kind] / "README.md").read_text(encoding="utf-8")
+    code = textwrap.dedent(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1])
+    assert "llmft" not in code.replace(str(adapter), "").replace(str(merged), "").replace("llmft-", "")
+    names: dict = {}
+    exec(code, names)
+    theirs, ours = logits(names["model"], names["tokenizer"]).float(), logits(model, tokenizer).float()
+    assert names["tokens"].shape[1] > names["inputs"].input_ids.shape[1]
+    assert (theirs - ours).std() < 0.03 * ours.std()
