@@ -29,9 +29,9 @@ TOY = LLAMA_3_2_1B | {"vocab_size": 4096, "hidden_size": 256, "intermediate_size
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "T4": 65e12,
         "RTX 4090": 165e12, "RTX 3090": 71e12}  # fmt: skip
 FULL = {"rows": 2048, "batch_size": 32, "timed_from": 10, "new_tokens": 64, "prompts": 128, "rounds": 2,
-        "sweep": (8, 16, 64), "rank": 64, "held_out": 64}  # fmt: skip
+        "sweep": (8, 16, 64), "rank": 64, "held_out": 64, "log_every": 50}  # fmt: skip
 DRY = {"rows": 48, "batch_size": 8, "timed_from": 2, "new_tokens": 4, "prompts": 4, "rounds": 2, "sweep": (4,),
-       "rank": 4, "held_out": 6}  # fmt: skip
+       "rank": 4, "held_out": 6, "log_every": 50}  # fmt: skip
 
 
 def model_folder(dry: bool) -> Path:
@@ -102,7 +102,7 @@ def main() -> None:
     rounds = []
     for number in range(sizes["rounds"]):
         order = RECIPES if number % 2 == 0 else RECIPES[::-1]
-        rounds.append({recipe: in_own_process(recipe, options.dry_run) for recipe in order})
+        rounds.append({recipe: in_own_process(__file__, recipe, ["--dry-run"] * options.dry_run) for recipe in order})
     table = summary(rounds)
     print(f"{rounds[0]['ours']['device']}, {rounds[0]['ours']['dtype']}{' (dry run)' if options.dry_run else ''}")
     for recipe, row in table.items():
@@ -114,10 +114,11 @@ def main() -> None:
         write_json(options.json, report)
 
 
-def in_own_process(recipe: str, dry: bool) -> dict:
+def in_own_process(script: str, recipe: str, options: list[str]) -> dict:
+    """What `script` writes with `--recipe`: Unsloth changes libraries for its whole process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "result.json")
-        command = [sys.executable, __file__, "--recipe", recipe, "--json", str(path), *(["--dry-run"] if dry else [])]
+        command = [sys.executable, script, "--recipe", recipe, "--json", str(path), *options]
         print("running", recipe, file=sys.stderr, flush=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -1,4 +1,4 @@
-"""The three recipes that gpu_full.py compares: each loads the same 4-bit model and trains LoRA on all projections."""
+"""The recipes that gpu_full.py and lora_throughput.py compare: the same 4-bit model, LoRA on all projections."""
 
 import dataclasses
 import math
@@ -72,6 +72,7 @@ class Recipe:
             settings = TrainSettings(epochs=1.0, learning_rate=2e-4, batch_size=batch_size, evaluations=1)
             arguments = training_arguments(settings, steps, MAX_LENGTH, Path(output), seed=0)
             arguments.eval_strategy = "no"
+            arguments.logging_steps = self.sizes["log_every"]
             if packing:  # rows of MAX_LENGTH tokens, so that a step has about as many tokens as before
                 changed = {"packing": True, "train_sampling_strategy": "random", "max_steps": -1}
                 return dataclasses.replace(arguments, **changed, per_device_train_batch_size=max(1, batch_size // 24))
@@ -81,8 +82,9 @@ class Recipe:
         bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
         common = {
             "output_dir": output, "max_length": MAX_LENGTH, "completion_only_loss": True, "num_train_epochs": 1,
-            "learning_rate": 2e-4, "bf16": bf16, "fp16": not bf16, "logging_steps": 50, "save_strategy": "no",
-            "report_to": "none", "disable_tqdm": True, "include_num_input_tokens_seen": "non_padding", "seed": 0,
+            "learning_rate": 2e-4, "bf16": bf16, "fp16": not bf16, "save_strategy": "no",
+            "logging_steps": self.sizes["log_every"], "report_to": "none", "disable_tqdm": True,
+            "include_num_input_tokens_seen": "non_padding", "seed": 0,
             "use_cpu": not torch.cuda.is_available(),
         }  # fmt: skip
         if self.name == "vendor":
@@ -131,6 +133,7 @@ class Recipe:
             "peak_memory_gb": self.peak_memory(),
             "trainable_parameters": trained,
             "frozen_parameters": _frozen(parameters),
+            "losses": [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry],
         }
 
     @staticmethod
