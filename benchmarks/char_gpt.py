@@ -111,7 +111,8 @@ class NanoGpt:
         self.model.eval()
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T)
-        return self.model(ids, ids)[0]  # (B, T, V): with targets it returns the logits of every position
+        # with targets, which it wants contiguous, it returns the logits of every position
+        return self.model(ids, ids.contiguous())[0]  # (B, T, V)
 
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
