@@ -57,11 +57,13 @@ runpy.run_path("train.py", run_name="__main__")
 
 
 def load_texts(options: argparse.Namespace) -> tuple[Documents, Documents]:
-    """(training, validation) documents: the profile's, or a file's first nine tenths and its last."""
+    """(training, validation) documents: the notebook's, or a file's first nine tenths and its last."""
     if options.text is None:
-        profile = load_profile(options.profile)
-        pairs, problems = corpora.load_pairs(profile), corpora.load_problems(profile)
-        return tuple(corpora.character_documents(pairs, problems, split) for split in ("train", "validation"))
+        gpt, profile = lift("01_char_gpt"), load_profile(options.profile)
+        everything = gpt.without_weights(profile)
+        pairs, problems = corpora.load_pairs(everything), corpora.load_problems(everything)
+        train, validation = (corpora.character_documents(pairs, problems, split) for split in ("train", "validation"))
+        return gpt.whole_documents(train, profile.char_gpt.characters), validation
     text = options.text.read_text(encoding="utf-8")
     cut = len(text) * 9 // 10
     return [("text", text[:cut])], [("text", text[cut:])]
@@ -69,7 +71,7 @@ def load_texts(options: argparse.Namespace) -> tuple[Documents, Documents]:
 
 def train_ours(gpt, settings: CharGptSettings, seed: int, train: Documents, validation: Documents) -> dict:
     """Train the lifted GPT as the notebook does; returns scores, parameters, `curve` of (seconds, bits a character)."""
-    text = "".join(text for _, text in gpt.whole_documents(train, settings.characters))
+    text = "".join(text for _, text in gpt.balanced(train))
     tokenizer = gpt.CharTokenizer.from_text(text)
     windows = gpt.all_windows(torch.tensor(tokenizer.encode(text), dtype=torch.int32), settings.context)
     torch.manual_seed(seed)
@@ -102,12 +104,15 @@ class NanoGpt:
         saved = torch.load(path, map_location="cpu")
         self.model = module.GPT(module.GPTConfig(**saved["model_args"]))
         self.model.load_state_dict(saved["model"])
-        self.model.eval()
         self.context = saved["model_args"]["block_size"]
         self.head = self.model.lm_head
 
+    def eval(self) -> None:
+        self.model.eval()
+
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T)
-        return self.model(ids, ids)[0]  # (B, T, V): with targets it returns the logits of every position
+        # with targets, which it wants contiguous, it returns the logits of every position
+        return self.model(ids, ids.contiguous())[0]  # (B, T, V)
 
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
@@ -117,7 +122,7 @@ def train_nanogpt(
     gpt, checkout: Path, recipe: str, seconds: float, seed: int, train: Documents, validation: Documents
 ) -> dict:
     """Train nanoGPT by a recipe for about `seconds`; same result as `train_ours`."""
-    text = "".join(text for _, text in train)
+    text = "".join(text for _, text in gpt.balanced(train))
     tokenizer = gpt.CharTokenizer.from_text(text)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "nanoGPT"
@@ -252,8 +257,7 @@ def main() -> None:
     gpt.Linear.compute = torch.bfloat16 if device_description()["dtype"] == "bfloat16" else torch.float32
     settings = load_profile(options.profile).char_gpt
     train, validation = load_texts(options)
-    train = gpt.whole_documents(train, settings.characters) if options.text is None else train
-    settings = replace(settings, max_steps=10**9, characters=10**9)
+    settings = replace(settings, max_steps=10**9)
     results, comparisons = [], []
     for seed in map(int, options.seeds.split(",")):
         theirs = [
@@ -264,7 +268,8 @@ def main() -> None:
         ours = train_ours(gpt, replace(settings, seconds=best["seconds"]), seed, train, validation)
         results += [*theirs, ours]
         comparisons.append(compare(best, ours))
-    print(f"{device_description()['device']}; {sum(len(t) for _, t in train):,} characters of training text")
+    characters = sum(len(text) for _, text in gpt.balanced(train))
+    print(f"{device_description()['device']}; {characters:,} characters of training text")
     show(results, comparisons)
     if options.json:
         write_json(options.json, {"threads": torch.get_num_threads(), "results": results, "comparisons": comparisons})

@@ -28,21 +28,58 @@ from llmft_helpers.runs import device_description, write_json
 Variant = Callable[[ModuleType, CharGptSettings], CharGptSettings | None]
 
 
-def no_tables(gpt, settings):
-    gpt.GRAMS = ()
+def no_groups(gpt, settings):
+    class Embedding(gpt.Embedding):
+        def forward(self, ids):  # (B, T)
+            # the table must have a (sparse) gradient for its optimizer: one row, multiplied by zero
+            nothing = self.groups(ids[:1, :1], per_sample_weights=torch.zeros(1, 1))  # (1, C)
+            return gpt.norm(self.characters(ids) + nothing)  # (B, T, C)
+
+    gpt.Embedding = Embedding
 
 
 def pairs_only(gpt, settings):
-    gpt.GRAMS = (2,)
+    gpt.LONGEST_GROUP = 2
+
+
+def up_to_four(gpt, settings):
+    gpt.LONGEST_GROUP = 4
+
+
+def up_to_eight(gpt, settings):
+    gpt.LONGEST_GROUP = 8
+
+
+def all_groups_read(gpt, settings):
+    gpt.GROUP_DROPOUT = 0.0
+
+
+def not_balanced(gpt, settings):
+    gpt.balanced = lambda documents: documents
+
+
+def dense_table(gpt, settings):
+    make_optimizers = gpt.make_optimizers
+
+    def make_dense(model, learning_rate):
+        table = model.embedding.groups
+        muon, _, adamw = make_optimizers(model, learning_rate)
+        table.sparse = False
+        adamw.param_groups[0]["params"].append(table.weight)
+        return [muon, adamw]
+
+    gpt.make_optimizers = make_dense
 
 
 def adamw(gpt, settings):
-    def make_optimizers(model, learning_rate):
-        return [
-            torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-        ]
+    make_optimizers = gpt.make_optimizers
 
-    gpt.make_optimizers = make_optimizers
+    def make_without_muon(model, learning_rate):
+        _, sparse, adamw = make_optimizers(model, learning_rate)
+        adamw.param_groups[0]["params"] += model.blocks.parameters()
+        return [sparse, adamw]
+
+    gpt.make_optimizers = make_without_muon
 
 
 def adamw_third_of_rate(gpt, settings):
@@ -79,12 +116,12 @@ def no_qk_norm(gpt, settings):
     gpt.norm = lambda x: x if x.size(-1) == width and x.dim() == 4 else norm(x)
 
 
-def layer_norm(gpt, settings):
-    gpt.norm = lambda x: F.layer_norm(x, (x.size(-1),))
+def rms_norm(gpt, settings):
+    gpt.norm = lambda x: F.rms_norm(x, (x.size(-1),))
 
 
 def no_positions(gpt, settings):
-    gpt.rotate = lambda x, cos, sin: x
+    gpt.rotate = lambda x, turns: x
 
 
 def random_start(gpt, settings):
@@ -93,6 +130,18 @@ def random_start(gpt, settings):
             super().__init__(inputs, outputs)
 
     gpt.Linear = Linear
+
+
+def tied_head(gpt, settings):
+    make_optimizers = gpt.make_optimizers
+
+    def make_tied(model, learning_rate):
+        optimizers = make_optimizers(model, learning_rate)  # before the tie: no weight is named twice
+        model.head.weight = model.embedding.characters.weight
+        nn.init.normal_(model.head.weight, std=settings.width**-0.5)
+        return optimizers
+
+    gpt.make_optimizers = make_tied
 
 
 def constant_rate(gpt, settings):
@@ -113,17 +162,23 @@ def double_batch(gpt, settings):
 
 VARIANTS: dict[str, Variant] = {
     "as in the notebook": lambda gpt, settings: None,
-    "no tables of pairs and triples": no_tables,
-    "pairs only": pairs_only,
-    "AdamW for all": adamw,
-    "AdamW for all, a third of the rate": adamw_third_of_rate,
+    "no groups": no_groups,
+    "groups of two only": pairs_only,
+    "groups up to four": up_to_four,
+    "groups up to eight": up_to_eight,
+    "no group left out": all_groups_read,
+    "dense AdamW for the table": dense_table,
+    "no documents repeated": not_balanced,
+    "AdamW for the blocks": adamw,
+    "AdamW for the blocks, a third of the rate": adamw_third_of_rate,
     "float32 products": float32,
     "GELU": gelu,
     "SwiGLU": gated,
     "no QK norm": no_qk_norm,
-    "LayerNorm": layer_norm,
+    "RMSNorm": rms_norm,
     "no positions": no_positions,
     "outputs not started at zero": random_start,
+    "head tied to the embedding": tied_head,
     "constant learning rate": constant_rate,
     "half the context": half_context,
     "twice the context": double_context,
@@ -176,14 +231,14 @@ def main() -> None:
         settings, budget = replace(settings, seconds=options.seconds, max_steps=10**9), f"{options.seconds:g} s"
     seeds = [int(seed) for seed in options.seeds.split(",")]
     train, validation = load_texts(options)
-    print(f"{'variant':<36}{'bits/char':>10}{'change':>9}{'spread':>8}{'parameters':>12}{'steps':>7}{'ms/step':>9}")
+    print(f"{'variant':<44}{'bits/char':>10}{'change':>9}{'spread':>8}{'parameters':>12}{'steps':>7}{'ms/step':>9}")
     rows = []
     for name in names:
         row = measure(name, settings, seeds, train, validation)
         row["change"] = row["bits_per_char"] / (rows or [row])[0]["bits_per_char"] - 1
         rows.append(row)
         print(
-            f"{name:<36}{row['bits_per_char']:>10.3f}{row['change']:>+9.1%}{row['spread']:>8.3f}"
+            f"{name:<44}{row['bits_per_char']:>10.3f}{row['change']:>+9.1%}{row['spread']:>8.3f}"
             f"{row['parameters']:>12,}{row['steps']:>7,}{row['ms_per_step']:>9.1f}",
             flush=True,
         )

@@ -32,7 +32,7 @@ def make(notebook, tokenizer, trained=True, context=32):
     if trained:
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return model.eval()
 
 
 def settings(**changes):
@@ -92,21 +92,54 @@ def test_every_position_reaches_the_last_logit(model, tokenizer):
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_only(notebook):
-    cos, sin = notebook.rotary_angles(32, 8)
+    turns = notebook.rotary_turns(32, 8)
     a, b = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0)).expand(2, 1, 1, 32, 8)
-    turned_a, turned_b = notebook.rotate(a, cos, sin), notebook.rotate(b, cos, sin)
+    turned_a, turned_b = notebook.rotate(a, turns), notebook.rotate(b, turns)
     torch.testing.assert_close(turned_a.norm(dim=-1), a.norm(dim=-1))
     products = (turned_a @ turned_b.transpose(-2, -1))[0, 0]
     torch.testing.assert_close(products.diagonal(3), products.diagonal(3)[:1].expand(29), atol=1e-5, rtol=0)
     assert (products[5, 3] - products[5, 4]).abs() > 1e-3
 
 
-def test_gram_rows_name_the_characters_that_end_at_a_position(notebook):
+def test_group_rows_name_the_characters_that_end_at_a_position(notebook):
     ids = torch.tensor([[5, 6, 7, 5, 6, 7, 6, 7]])
-    rows = notebook.gram_rows(ids, 3)[0]
-    assert rows[2] == rows[5] and rows[7] != rows[5]
-    assert notebook.gram_rows(ids, 2)[0][7] == notebook.gram_rows(ids, 2)[0][5]
-    assert rows.min() >= 0 and rows.max() < notebook.GRAM_ROWS
+    rows = notebook.group_rows(ids)
+    assert rows.shape == (1, 8, notebook.LONGEST_GROUP - 1)
+    pairs, triples = rows[0, :, 0], rows[0, :, 1]
+    assert pairs[2] == pairs[5] == pairs[7] and pairs[1] == pairs[4] != pairs[2] != pairs[6]
+    assert triples[2] == triples[5] != triples[7]
+    assert rows.min() >= 0 and rows.max() < notebook.GROUP_ROWS
+
+
+def test_group_rows_are_spread_over_the_table(notebook):
+    ids = torch.cartesian_prod(torch.arange(100), torch.arange(100), torch.arange(10))  # 100,000 different triples
+    used = len(notebook.group_rows(ids)[:, 2, 1].unique())
+    rows = notebook.GROUP_ROWS  # throwing 100,000 balls into so many boxes at random fills this share of them:
+    assert used / rows == pytest.approx(1 - math.exp(-100_000 / rows), rel=0.03)
+
+
+def test_an_embedding_is_the_sum_of_character_and_groups(notebook, model, tokenizer):
+    ids, embedding = random_ids(tokenizer, 2, 9), model.embedding
+    table, expected = embedding.groups.weight, embedding.characters.weight[ids].clone()
+    for b in range(2):
+        for t in range(9):
+            for row in notebook.group_rows(ids)[b, t].tolist():
+                expected[b, t] += table[row]
+    mean, deviation = expected.mean(-1, keepdim=True), expected.var(-1, keepdim=True, correction=0).sqrt()
+    with torch.inference_mode():
+        torch.testing.assert_close(embedding(ids), (expected - mean) / deviation, atol=1e-4, rtol=0)
+
+
+def test_groups_are_left_out_in_training_only(notebook, tokenizer):
+    model, ids = make(notebook, tokenizer), random_ids(tokenizer, 4, 32)
+    with torch.inference_mode():
+        assert torch.equal(model(ids), model(ids))
+        model.train()
+        assert not torch.equal(model(ids), model(ids))
+        model.embedding.groups.weight.zero_()
+        assert torch.equal(model(ids), model(ids))  # nothing else is left out
+        notebook.evaluate(model, tokenizer, [("code", TEXT[:40])])
+    assert not model.training
 
 
 @pytest.mark.parametrize("shape", [(60, 1, 16), (111, 3, 48)])
@@ -136,7 +169,7 @@ def test_overfits_one_batch(notebook, tokenizer):
     windows = torch.tensor(tokenizer.encode(TEXT[:200])).unfold(0, 33, 40)
     for _ in range(150):
         notebook.train_step(run, windows, batch_size=8, factor=1.0)
-    assert notebook.loss_of(run.model, windows).item() < 0.05
+    assert notebook.loss_of(run.model.eval(), windows).item() < 0.05
 
 
 def test_resume_is_bit_exact(notebook, tokenizer, tmp_path):
@@ -229,6 +262,13 @@ def test_empty_corpora_are_refused(notebook, model, tokenizer):
             notebook.whole_documents(documents, cap)
     with pytest.raises(UserError, match="nothing to score"):
         notebook.evaluate(model, tokenizer, [])
+
+
+def test_small_domains_are_repeated_round_by_round(notebook):
+    documents = [("a", "x" * 40), ("b", "y" * 10), ("a", "z" * 23), ("b", "w" * 11)]  # 63 and 21 characters
+    small = [documents[1], documents[3]]
+    assert notebook.balanced(documents) == documents + small + small
+    assert notebook.balanced(documents[:1]) == documents[:1]
 
 
 def test_documents_stay_whole_under_the_cap(notebook):
