@@ -157,7 +157,7 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
         num_train_epochs=settings.epochs,
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
+        per_device_eval_batch_size=max(1, settings.batch_size // 4),  # the library holds all its logits
         accelerator_config={"split_batches": True},  # several processes share a batch, so that its size stays
         ddp_find_unused_parameters=False,
         train_sampling_strategy="group_by_length",
