@@ -22,14 +22,15 @@ from .runs import cache_dir, read_json, write_json
 
 ADAPTER_NOTE = "llmft.json"
 
+# bitsandbytes misses an optional package that would compute the same.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 
 def load_base_model(settings: ModelSettings):
     """(model, tokenizer) of the profile's base; prints what was loaded and whether 4-bit took.
 
     The tokenizer's pad token differs from its end token, so that the end token is learned.
     """
-    # It misses an optional package that would compute the same.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from unsloth import FastLanguageModel
 
     path = model_path(settings)

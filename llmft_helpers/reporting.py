@@ -113,7 +113,8 @@ def _grouped_bars(axes, values: dict[str, dict[str, float]], intervals: dict[str
     axes.set_ylim(0, None)
 
 
-CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;max-width:28em"
+CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
+SCROLL = "max-height:22em;overflow:auto"  # a model that repeats itself to the limit fills pages
 
 
 def side_by_side(rows: Iterable[dict], columns: dict[str, str], reference: str | None = None) -> None:
@@ -124,7 +125,7 @@ def side_by_side(rows: Iterable[dict], columns: dict[str, str], reference: str |
     head = "".join(f"<th style='text-align:left'>{html.escape(title)}</th>" for title in columns.values())
     lines = []
     for row in rows:
-        cells = [f"<td style='{CELL}'>{_cell(row, key, reference)}</td>" for key in columns]
+        cells = [f"<td style='{CELL}'><div style='{SCROLL}'>{_cell(row, key, reference)}</div></td>" for key in columns]
         lines.append(f"<tr>{''.join(cells)}</tr>")
     display(HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"))
 
