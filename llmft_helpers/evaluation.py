@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from .answers import describe_code, extract_code
 from .cleaning import language_of, normalise
+from .errors import UserError
 from .execution import grade
 from .generation import Generated, Timer, generate, tokens_per_second
 from .metrics import (
@@ -157,6 +158,19 @@ def _per_difficulty(rows: list[dict], graded: list[dict]) -> dict:
 def paired_translation_p_value(base: list[dict], tuned: list[dict], references: list[str], test: str = "bs") -> float:
     """p of the difference in BLEU: paired bootstrap (Koehn 2004) "bs", randomisation (Riezler 2005) "ar"."""
     return bleu_p_value([a["text"] for a in base], [a["text"] for a in tuned], references, test)
+
+
+def drop_broken_problems(rows: list[dict]) -> tuple[list[dict], list[dict]]:
+    """(problems whose reference passes its own tests, gradings of the others): no answer could pass those.
+
+    References of published sets fail where they import packages, which the isolated runner has not. UserError if
+    no problem is left.
+    """
+    graded = grade([row["completion"] for row in rows], rows)
+    kept = [row for row, one in zip(rows, graded, strict=True) if one["passed"]]
+    if not kept:
+        raise UserError(f"none of the {len(rows)} test problems' references passes its tests: {graded[0]['detail']}")
+    return kept, [one for one in graded if not one["passed"]]
 
 
 def paired_code_p_value(base: list[dict], tuned: list[dict]) -> float:

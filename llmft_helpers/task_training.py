@@ -64,7 +64,9 @@ def train_task(profile: Profile, name: str) -> Path:
 def _task_and_corpus(profile: Profile, name: str) -> tuple[prompts.Task, corpora.Corpus]:
     if name == "translation":
         return prompts.TranslationTask(profile.translation.direction), corpora.load_pairs(profile)
-    return prompts.LeetcodeTask(), corpora.load_problems(profile)
+    corpus = corpora.load_problems(profile)
+    corpus.splits["test"], _ = evaluation.drop_broken_problems(corpus.test)
+    return prompts.LeetcodeTask(), corpus
 
 
 def few_shot_rows(task: prompts.Task, train: list[dict], shots: int) -> list[dict]:

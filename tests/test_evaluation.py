@@ -3,6 +3,7 @@
 import pytest
 
 from llmft_helpers import evaluation
+from llmft_helpers.errors import UserError
 from llmft_helpers.generation import Generated
 from llmft_helpers.profiles import load_profile
 from llmft_helpers.prompts import LeetcodeTask, TranslationTask
@@ -89,3 +90,13 @@ def test_records_hold_question_reference_and_every_arm(pairs):
     records = evaluation.merge_predictions(pairs[:1], {"base": [{"text": "no"}], "tuned": [{"text": "yes"}]})
     assert records[0]["en"] == pairs[0]["en"] and records[0]["base"]["text"] == "no"
     assert evaluation.paired_code_p_value([{"passed": True}], [{"passed": True}]) == 1.0
+
+
+def test_problems_whose_reference_fails_are_left_out():
+    imports = PROBLEM | {"task_id": "imports-a-package", "completion": f"import sortedcontainers\n{RIGHT}"}
+    kept, broken = evaluation.drop_broken_problems([imports, PROBLEM])
+    assert kept == [PROBLEM]
+    assert [(one["task_id"], one["passed"]) for one in broken] == [("imports-a-package", False)]
+    assert "sortedcontainers" in broken[0]["detail"]
+    with pytest.raises(UserError, match="none of the 1 test problems"):
+        evaluation.drop_broken_problems([imports])
