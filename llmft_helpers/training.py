@@ -75,7 +75,8 @@ def fine_tune(trainer) -> dict:
     not a number.
     """
     folder = Path(trainer.args.output_dir)
-    checkpoint = last_checkpoint(folder, trainer.checks.key)
+    with trainer.accelerator.main_process_first():  # the first to look deletes what is of no use
+        checkpoint = last_checkpoint(folder, trainer.checks.key)
     if checkpoint:
         mark = read_json(checkpoint / MARK)
         trainer.checks.seconds_before = mark["seconds"]
@@ -86,8 +87,10 @@ def fine_tune(trainer) -> dict:
     except torch.OutOfMemoryError as error:
         raise UserError(out_of_memory_advice(trainer)) from error
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
-    for used in folder.glob("checkpoint-*"):
-        shutil.rmtree(used)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        for used in folder.glob("checkpoint-*"):
+            shutil.rmtree(used)
     return {
         "history": _history(trainer.state.log_history),
         "steps": trainer.state.global_step,
