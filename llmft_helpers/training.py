@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
+from . import processes
 from .errors import UserError
 from .profiles import TrainSettings
 from .runs import bf16_supported, fingerprint, read_json
 
 MARK = "resume.json"  # written last: a checkpoint without it is not whole
+ATTENTION_CELLS = 2**19  # rows x tokens^2 that a CPU holds at once, for each head and layer
 PATIENCE = 2  # checks without a new lowest validation loss before training stops
 
 
@@ -42,9 +44,10 @@ def make_trainer(
         raise UserError(f"no training or validation row fits max_length = {max_length} tokens; raise it in the profile")
     key = _run_key(model, train_rows, validation_rows, settings, max_length, seed)
     steps = total_steps(len(train_rows), settings)
+    parts = batch_parts(settings.batch_size, max(token_count(tokenizer, row) for row in train_rows))
     trainer = LoraTrainer(
         model=model,
-        args=training_arguments(settings, steps, max_length, output_dir, seed),
+        args=training_arguments(settings, steps, max_length, output_dir, seed, parts),
         train_dataset=Dataset.from_list(train_rows),
         eval_dataset=Dataset.from_list(validation_rows),
         processing_class=tokenizer,
@@ -75,7 +78,8 @@ def fine_tune(trainer) -> dict:
     not a number.
     """
     folder = Path(trainer.args.output_dir)
-    checkpoint = last_checkpoint(folder, trainer.checks.key)
+    with trainer.accelerator.main_process_first():  # the first to look deletes what is of no use
+        checkpoint = last_checkpoint(folder, trainer.checks.key)
     if checkpoint:
         mark = read_json(checkpoint / MARK)
         trainer.checks.seconds_before = mark["seconds"]
@@ -86,8 +90,10 @@ def fine_tune(trainer) -> dict:
     except torch.OutOfMemoryError as error:
         raise UserError(out_of_memory_advice(trainer)) from error
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
-    for used in folder.glob("checkpoint-*"):
-        shutil.rmtree(used)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        for used in folder.glob("checkpoint-*"):
+            shutil.rmtree(used)
     return {
         "history": _history(trainer.state.log_history),
         "steps": trainer.state.global_step,
@@ -114,7 +120,7 @@ def last_checkpoint(folder: Path, key: str) -> Path | None:
 
 def out_of_memory_advice(trainer) -> str:
     """What to lower, in the order of what it costs, with this run's own numbers."""
-    batch, length = trainer.args.per_device_train_batch_size, trainer.args.max_length
+    batch, length = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps, trainer.args.max_length
     rank = next(iter(trainer.model.peft_config.values())).r
     steps = [
         "lora.gradient_checkpointing = true (slower, same result)",
@@ -145,7 +151,21 @@ def total_steps(rows: int, settings: TrainSettings) -> int:
     return min(steps, settings.max_steps or steps)
 
 
-def training_arguments(settings: TrainSettings, steps: int, max_length: int, output_dir: Path, seed: int):
+def batch_parts(batch_size: int, longest: int) -> int:
+    """In how many equal parts a batch of rows of up to `longest` tokens is computed, its gradients summed.
+
+    Attention on a CPU keeps (rows, heads, T, T) weights for every layer; a GPU's never forms them. Processes share a
+    whole batch.
+    """
+    if torch.cuda.is_available() or processes.count() > 1:
+        return 1
+    rows = max(1, ATTENTION_CELLS // longest**2)
+    return next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= rows)
+
+
+def training_arguments(
+    settings: TrainSettings, steps: int, max_length: int, output_dir: Path, seed: int, parts: int = 1
+):
     """TRL's SFTConfig: no compute on padding, cosine to zero; `trainer.Checks` adds the checks before the last."""
     from trl import SFTConfig
 
@@ -156,7 +176,8 @@ def training_arguments(settings: TrainSettings, steps: int, max_length: int, out
         completion_only_loss=not settings.loss_on_prompt,
         num_train_epochs=settings.epochs,
         max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // parts,
+        gradient_accumulation_steps=parts,
         per_device_eval_batch_size=max(1, settings.batch_size // 4),  # the library holds all its logits
         accelerator_config={"split_batches": True},  # several processes share a batch, so that its size stays
         ddp_find_unused_parameters=False,

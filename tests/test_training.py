@@ -227,3 +227,22 @@ def test_rows_that_do_not_fit_are_counted_and_left_out(fresh, profile, rows, tmp
 def test_number_of_steps():
     assert training.total_steps(33, SETTINGS) == 34  # two epochs of 17 batches
     assert training.total_steps(33, dataclasses.replace(SETTINGS, max_steps=7)) == 7
+
+
+def test_a_batch_in_parts_is_the_same_batch(profile, rows, tmp_path, monkeypatch):
+    histories = []
+    for cells in (training.ATTENTION_CELLS, 1):
+        monkeypatch.setattr(training, "ATTENTION_CELLS", cells)
+        trainer = make(models.load_base_model(profile.model), profile, rows, tmp_path)
+        assert trainer.args.gradient_accumulation_steps == (1 if cells > 1 else SETTINGS.batch_size)
+        histories.append([e["validation_loss"] for e in training.fine_tune(trainer)["history"] if len(e) == 2
+                          and "validation_loss" in e])  # fmt: skip
+    assert len(histories[0]) == len(histories[1]) == SETTINGS.evaluations
+    assert histories[0] == pytest.approx(histories[1], rel=0.01)
+
+
+def test_long_rows_make_smaller_parts():
+    assert training.batch_parts(16, 120) == 1
+    assert training.batch_parts(4, 512) == 2
+    assert training.batch_parts(6, 400) == 2
+    assert training.batch_parts(3, 5000) == 3
