@@ -44,7 +44,8 @@ def load_base_model(settings: ModelSettings):
             revision=settings.revision,
             use_gradient_checkpointing=False,
             use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
-            **({} if torch.cuda.is_available() else {"attn_implementation": _cpu_attention(settings.max_length)}),
+            # Unsloth names no attention implementation on CPU; eager is faster there on short sequences.
+            **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
         )
     except OSError as error:
         raise UserError(_loading_advice(settings, error)) from error
@@ -58,11 +59,6 @@ def load_base_model(settings: ModelSettings):
     if not torch.cuda.is_available():
         speed_up(model)
     return model, tokenizer
-
-
-def _cpu_attention(max_length: int) -> str:
-    """On short rows eager attention is faster on a CPU, on long ones its (T, T) weights fill the memory."""
-    return "eager" if max_length <= 512 else "sdpa"
 
 
 def quiet_libraries() -> None:

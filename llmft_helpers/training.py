@@ -178,7 +178,8 @@ def training_arguments(
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size // parts,
         gradient_accumulation_steps=parts,
-        per_device_eval_batch_size=max(1, settings.batch_size // 4),  # the library holds all its logits
+        # the library holds all logits of a batch; processes share a whole one
+        per_device_eval_batch_size=settings.batch_size if processes.count() > 1 else max(1, settings.batch_size // 4),
         accelerator_config={"split_batches": True},  # several processes share a batch, so that its size stays
         ddp_find_unused_parameters=False,
         train_sampling_strategy="group_by_length",

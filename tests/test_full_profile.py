@@ -53,7 +53,7 @@ def test_tokenizer_keeps_text_and_places_special_tokens_last(pairs):
     assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
 
 
-def test_one_begin_token_padding_is_not_the_end_and_the_end_is_learned(llama, pairs, tmp_path):
+def test_one_begin_token_padding_is_not_the_end_and_the_end_is_learned(llama, pairs, tmp_path, monkeypatch):
     model, tokenizer = llama
     begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     assert tokenizer.convert_ids_to_tokens([begin, end, pad]) == [
@@ -70,10 +70,14 @@ def test_one_begin_token_padding_is_not_the_end_and_the_end_is_learned(llama, pa
             assert ids.count(end) == 1 and labels[ids.index(end)] == end  # scored
             assert set(ids[ids.index(end) + 1 :]) <= {pad}
     # The same tokens as evaluation scores.
-    ids, prompt_length = metrics._encode(tokenizer, rows[0], add_end=True)
+    encoded = []
+    monkeypatch.setattr(metrics, "_nats", lambda *arguments: encoded.extend(arguments[2]) or [0.0])
+    metrics.completion_nats(model, tokenizer, rows[:1])
+    metrics.completion_nats(model, tokenizer, [{"prompt": "", "completion": "x"}], add_end=False)
+    (ids, prompt_length), (bare, _) = encoded
     trained = [row[: row.index(end) + 1] for batch in batches for row in batch["input_ids"].tolist()]
     assert ids in trained and ids[prompt_length - 1] != end
-    assert metrics._encode(tokenizer, {"prompt": "", "completion": "x"}, add_end=False)[0][0] == begin
+    assert bare[0] == begin
 
 
 def test_prequantised_and_on_the_fly_4_bit_are_the_same_model(llama, small_llama, tmp_path):
