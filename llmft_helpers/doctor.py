@@ -14,7 +14,7 @@ from .profiles import load_profile
 from .runs import PINNED, ROOT, device_description, outputs_root
 
 FREE_DISK_GB = 3
-FREE_MEMORY_GB = 9
+FREE_MEMORY_GB = 7
 
 
 def examine(profile_name: str | None = None) -> list[Finding]:
