@@ -1,8 +1,9 @@
-"""Frozen 4-bit layers and their LoRA adapters on a CPU, without the work that repeats.
+"""Frozen 4-bit layers, their LoRA adapters and a Llama's norms on a CPU, without the work that repeats.
 
 bitsandbytes unpacks every NF4 weight again in each forward and backward pass, and PEFT copies, scales and adds
 tensors of full width for each adapter. Here the weights are unpacked once (the same values, two or four bytes a
-weight), and the adapter's product is added in place. A GPU has fused kernels of its own and is left alone.
+weight), the adapter's product is added in place, and a frozen norm has a backward of its own. A GPU has fused
+kernels of its own and is left alone.
 """
 
 import functools
@@ -12,9 +13,15 @@ import torch.nn.functional as F
 
 
 def speed_up(model) -> None:
-    """Unpack the 4-bit weights of a loaded base, in place; what its layers are and compute stays the same."""
+    """Speed up a loaded base, in place; what its layers are and compute stays the same up to rounding."""
     from bitsandbytes.functional import dequantize_4bit
 
+    if model.config.model_type == "llama":
+        from .cpu_attention import use_grouped_attention
+
+        use_grouped_attention(model)
+        for norm in [module for module in model.modules() if type(module).__name__ == "LlamaRMSNorm"]:
+            norm.__class__ = _frozen_norm_class()
     for layer in [module for module in model.modules() if type(module).__name__ == "Linear4bit"]:
         dense = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         layer.register_buffer("dense", dense.to(layer.compute_dtype or dense.dtype), persistent=False)
@@ -54,6 +61,38 @@ class LowRankSum(torch.autograd.Function):
         if ctx.needs_x:
             grad_x = (flat @ weight).addmm_(grad_low, a).view(*grad.shape[:-1], -1)  # (..., K)
         return grad_x, None, grad_low.t() @ rows, grad_b, None
+
+
+class FrozenNorm(torch.autograd.Function):
+    """w x / sqrt(mean(x^2) + eps) for a frozen w: (..., C) -> (..., C), in float32 inside; arXiv 1910.07467."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        wide = x.to(torch.float32, copy=True)
+        scale = torch.rsqrt(torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.size(-1) + eps)  # (..., 1)
+        ctx.save_for_backward(x, weight, scale)
+        return wide.mul_(scale).to(x.dtype).mul_(weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, scale = ctx.saved_tensors
+        inner, wide = (grad * weight).float(), x.float()
+        along = torch.linalg.vecdot(inner, wide).unsqueeze(-1) * scale.pow(3) / -x.size(-1)  # (..., 1)
+        return inner.mul_(scale).addcmul_(wide, along).to(x.dtype), None, None
+
+
+@functools.cache
+def _frozen_norm_class():
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    class Norm(LlamaRMSNorm):
+        def forward(self, x):  # (..., C)
+            if self.weight.requires_grad:
+                return super().forward(x)
+            return FrozenNorm.apply(x, self.weight, self.variance_epsilon)  # (..., C)
+
+    Norm.__name__ = LlamaRMSNorm.__name__
+    return Norm
 
 
 @functools.cache

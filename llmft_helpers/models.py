@@ -44,7 +44,7 @@ def load_base_model(settings: ModelSettings):
             revision=settings.revision,
             use_gradient_checkpointing=False,
             use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
-            # Unsloth names no attention implementation on CPU; eager is faster there on short sequences.
+            # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
             **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
         )
     except OSError as error:

@@ -5,8 +5,11 @@ import torch
 from bitsandbytes.nn import Linear4bit as LibraryBase
 from peft.tuners.lora.bnb import Linear4bit as LibraryLora
 
+from transformers.models.llama import modeling_llama
+
 from llmft_helpers import models
-from llmft_helpers.cpu_speed import LowRankSum
+from llmft_helpers.cpu_attention import GROUPED, Rotation, grouped_attention, use_grouped_attention
+from llmft_helpers.cpu_speed import FrozenNorm, LowRankSum
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 
@@ -25,14 +28,28 @@ def layers(model, kind) -> list:
     return [module for module in model.modules() if isinstance(module, kind)]
 
 
+LIBRARY = (LibraryLora, LibraryBase, modeling_llama.LlamaRMSNorm)
+library_rotation = modeling_llama.rotate_half  # what `apply_rotary_pos_emb` is made of
+
+
+def rotated_by_the_library(query, key, cos, sin, unsqueeze_dim=1):
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    return query * cos + library_rotation(query) * sin, key * cos + library_rotation(key) * sin
+
+
 def library_forward(model, run):
-    """`run()` with bitsandbytes' and PEFT's own forward everywhere."""
-    swapped = [(layer, layer.__class__) for layer in layers(model, (LibraryBase, LibraryLora))]
+    """`run()` with the forward of bitsandbytes, PEFT and transformers everywhere."""
+    swapped = [(layer, layer.__class__) for layer in layers(model, LIBRARY)]
     for layer, _ in swapped:
-        layer.__class__ = LibraryLora if isinstance(layer, LibraryLora) else LibraryBase
+        layer.__class__ = next(kind for kind in LIBRARY if isinstance(layer, kind))
+    model.set_attn_implementation("eager")
+    short_rotation = modeling_llama.apply_rotary_pos_emb
+    modeling_llama.apply_rotary_pos_emb = rotated_by_the_library
     try:
         return run()
     finally:
+        modeling_llama.apply_rotary_pos_emb = short_rotation
+        use_grouped_attention(model)
         for layer, short_cut in swapped:
             layer.__class__ = short_cut
 
@@ -56,13 +73,49 @@ def test_the_sum_has_the_gradients_that_autograd_finds():
     assert torch.autograd.gradcheck(lambda x, a, b: LowRankSum.apply(x, weight, a, b, 0.7), (x, a, b))
 
 
+def test_the_norm_has_the_value_and_gradient_that_autograd_finds():
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(2, 3, 8, generator=generator).requires_grad_() for _ in range(2))
+    weight = torch.rand(8, generator=generator)
+    wanted = torch.nn.functional.rms_norm(x, (8,), weight, 1e-5)
+    found = FrozenNorm.apply(x, weight, 1e-5)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert torch.allclose(*(torch.autograd.grad(y, x, grad)[0] for y in (found, wanted)), atol=1e-6)
+
+
+def test_the_rotation_turns_pairs_of_channels_and_back():
+    angle = torch.rand(1, 1, 5, 4, dtype=torch.float64).repeat(1, 1, 1, 2)  # (1, 1, T, D)
+    x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
+    turned = Rotation.apply(x, angle.cos(), angle.sin())
+    wanted = torch.complex(x[..., :4], x[..., 4:]) * torch.exp(1j * angle[..., :4])
+    assert torch.allclose(turned, torch.cat((wanted.real, wanted.imag), dim=-1))
+    assert torch.autograd.gradcheck(lambda x: Rotation.apply(x, angle.cos(), angle.sin()), (x,))
+
+
+@pytest.mark.parametrize("masked", (True, False))
+def test_attention_is_torch_s_own(masked):
+    query, key, value = (torch.randn(2, heads, 5, 8) for heads in (6, 2, 2))
+    mask = torch.full((2, 1, 5, 5), -1e9).triu(1) if masked else None
+    mixed, weights = grouped_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.3)
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
+    )
+    assert torch.allclose(mixed.transpose(1, 2), wanted, atol=1e-6)
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 6, 5))
+
+
 def test_every_layer_takes_the_short_cut(tuned, monkeypatch):
     called = []
-    monkeypatch.setattr(LibraryLora, "forward", lambda self, x: called.append(self))
-    monkeypatch.setattr(LibraryBase, "forward", lambda self, x: called.append(self))
+    for kind in LIBRARY:
+        monkeypatch.setattr(kind, "forward", lambda self, x: called.append(self))
+    monkeypatch.setattr(modeling_llama, "eager_attention_forward", lambda *args, **kwargs: called.append(args[0]))
+    turned = []
+    forward = Rotation.forward
+    monkeypatch.setattr(Rotation, "forward", staticmethod(lambda *args: turned.append(1) or forward(*args)))
     assert len(layers(tuned, LibraryLora)) == len(layers(tuned, LibraryBase)) == 7 * 2
+    assert tuned.config._attn_implementation == GROUPED
     tuned(input_ids=torch.arange(3, 9).view(1, 6))
-    assert not called
+    assert not called and len(turned) == 2 * 2  # queries and keys of two layers
 
 
 def test_loss_and_gradients_are_the_libraries_own(tuned):
