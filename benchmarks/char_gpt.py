@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from lifting import lift  # noqa: E402
 
-from llmft_helpers import corpora  # noqa: E402
+from llmft_helpers import corpora, plain_text  # noqa: E402
 from llmft_helpers.errors import UserError  # noqa: E402
 from llmft_helpers.profiles import CharGptSettings, load_profile  # noqa: E402
 from llmft_helpers.runs import device_description, write_json  # noqa: E402
@@ -62,7 +62,9 @@ def load_texts(options: argparse.Namespace) -> tuple[Documents, Documents]:
         gpt, profile = lift("01_char_gpt"), load_profile(options.profile)
         everything = gpt.without_weights(profile)
         pairs, problems = corpora.load_pairs(everything), corpora.load_problems(everything)
-        train, validation = (corpora.character_documents(pairs, problems, split) for split in ("train", "validation"))
+        train, validation = (
+            plain_text.character_documents(pairs, problems, split) for split in ("train", "validation")
+        )
         return gpt.whole_documents(train, profile.char_gpt.characters), validation
     text = options.text.read_text(encoding="utf-8")
     cut = len(text) * 9 // 10

@@ -129,7 +129,7 @@ def _unique(
     Within a source the order is a hash of the row's id, so that the order in the file does not matter.
     """
     rank = {source.name: (source.split != "test", number) for number, source in enumerate(settings.sources)}
-    rows = sorted(rows, key=lambda row: (rank[row["source"]], _order(_identity(row), 0)))
+    rows = sorted(rows, key=lambda row: (rank[row["source"]], order(_identity(row), 0)))
     different = drop_duplicates(rows, exact)
     published = sum(not rank[row["source"]][0] for row in different)
     kept = drop_near_duplicates(different, near, spared=published)
@@ -151,7 +151,7 @@ def _identity(row: dict) -> str:
     return str(row.get("id", row.get("task_id")))
 
 
-def _order(key: str, seed: int) -> str:
+def order(key: str, seed: int) -> str:
     """Sort key of a shuffle that does not move old rows when new ones are added."""
     return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
 
@@ -163,7 +163,7 @@ def split_rows(rows: list[dict], settings: TaskSettings, seed: int, group) -> di
     `test_rows` in the seeded order (all of them if it has fewer). UserError when a split cannot be filled.
     """
     fixed = {source.name: source.split for source in settings.sources}
-    rows = sorted(rows, key=lambda row: (_order(str(group(row)), seed), _identity(row)))
+    rows = sorted(rows, key=lambda row: (order(str(group(row)), seed), _identity(row)))
     published = [row for row in rows if fixed[row["source"]] == "test"]
     others = [row for row in rows if fixed[row["source"]] != "test"]
     if published:
@@ -246,33 +246,3 @@ def _manifest(splits: dict[str, list[dict]], settings: TaskSettings, counts: dic
 def count_after(rows: list[dict], date: str) -> int:
     """Rows whose `estimated_date` (LeetCodeDataset's, year-month-day) is later than `date`."""
     return sum(str(row.get("estimated_date") or "")[: len(date)] > date for row in rows)
-
-
-def character_documents(pairs: Corpus, problems: Corpus, split: str) -> list[tuple[str, str]]:
-    """(domain, text) of every document of one split: sentence pairs and solved problems as plain text."""
-    documents = [(row["source"], _document(row)) for row in pairs.splits[split]]
-    documents += [("code", _document(row)) for row in problems.splits[split]]
-    return sorted(documents, key=lambda document: _order(document[1], 0))
-
-
-def _document(row: dict) -> str:
-    sides = (row["es"], row["en"]) if "es" in row else (row["problem_description"], "", row["completion"].strip())
-    return "\n".join(sides) + "\n\n"
-
-
-def compared_validation(profile: Profile, pairs: Corpus, problems: Corpus) -> tuple[Corpus, Corpus]:
-    """So much of the validation split as every model is scored on, character GPT (notebook 01) and others (04) alike.
-
-    Of each source the first rows that fit into 1/400 of the profile's characters as documents, and at least one.
-    """
-    room = profile.char_gpt.characters // 400
-    used = Counter()
-    kept: list[list[dict]] = []
-    for corpus in (pairs, problems):
-        kept.append([])
-        for row in corpus.validation:
-            size = len(_document(row))
-            if not used[row["source"]] or used[row["source"]] + size <= room:
-                used[row["source"]] += size
-                kept[-1].append(row)
-    return tuple(Corpus({"validation": rows}) for rows in kept)

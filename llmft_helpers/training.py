@@ -14,7 +14,7 @@ from .profiles import TrainSettings
 from .runs import bf16_supported, fingerprint, read_json
 
 MARK = "resume.json"  # written last: a checkpoint without it is not whole
-ATTENTION_CELLS = 2**19  # rows x tokens^2 that a CPU holds at once, for each head and layer
+ATTENTION_CELLS = 2**20  # rows x tokens^2 that a CPU holds at once, for each head and layer
 PATIENCE = 2  # checks without a new lowest validation loss before training stops
 
 

@@ -10,14 +10,13 @@ import pytest
 from llmft_helpers import corpora
 from llmft_helpers.corpora import (
     Corpus,
-    character_documents,
     check_no_leak,
-    compared_validation,
     load_pairs,
     load_problems,
 )
 from llmft_helpers.errors import UserError
 from llmft_helpers.execution import grade
+from llmft_helpers.plain_text import character_documents, compared_validation
 from llmft_helpers.profiles import Source
 
 

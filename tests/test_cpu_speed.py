@@ -4,7 +4,6 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit as LibraryBase
 from peft.tuners.lora.bnb import Linear4bit as LibraryLora
-
 from transformers.models.llama import modeling_llama
 
 from llmft_helpers import models
