@@ -70,9 +70,33 @@ def _generate_batch(
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=end,
-        **({"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}),
+        stopping_criteria=[_AnswerEnds(tokenizer, stop, inputs.input_ids.shape[1])] if stop else None,
     )  # (B, T + new)
     return [_cut(tokenizer, row, end, stop) for row in output[:, inputs.input_ids.shape[1] :].tolist()]
+
+
+class _AnswerEnds:
+    """Rows that wrote a stop string after their first word. transformers' `stop_strings` would end an answer that
+    begins with a line break before it said anything.
+    """
+
+    def __init__(self, tokenizer, stop: tuple[str, ...], start: int):
+        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+
+    def __call__(self, ids, scores, **kwargs):  # (B, T + new)
+        texts = (_text(self.tokenizer, row[self.start :]) for row in ids)
+        return torch.tensor([_stop_place(text, self.stop) is not None for text in texts], device=ids.device)  # (B,)
+
+
+def _text(tokenizer, tokens) -> str:
+    return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _stop_place(text: str, stop: tuple[str, ...]) -> int | None:
+    """Where the first stop string after the leading white space begins."""
+    lead = len(text) - len(text.lstrip())
+    places = [text.index(string, lead) for string in stop if string in text[lead:]]
+    return min(places, default=None)
 
 
 def _cut(tokenizer, tokens: list[int], end: int, stop: tuple[str, ...]) -> Generated:
@@ -80,10 +104,8 @@ def _cut(tokenizer, tokens: list[int], end: int, stop: tuple[str, ...]) -> Gener
     if ended:
         tokens = tokens[: tokens.index(end)]
     tokens = [token for token in tokens if token != tokenizer.pad_token_id]
-    text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    # A stop string before the end token: the model wrote past its answer.
-    cuts = [text.index(string) for string in stop if string in text.lstrip()]
-    stopped = min(cuts) if cuts else None
+    text = _text(tokenizer, tokens)
+    stopped = _stop_place(text, stop)  # before the end token: the model wrote past its answer
     return Generated(text if stopped is None else text[:stopped], len(tokens) + ended, ended and stopped is None)
 
 

@@ -47,6 +47,7 @@ def test_padding_side_of_the_tokenizer_does_not_matter(base, prompts):
         ("Hi.<end>", "Hi.", True),
         ("Hi.\nSpanish: no", "Hi.", False),
         ("\nHi.<end>", "\nHi.", True),  # a line break before the answer does not end it
+        ("\n Hi.\nSpanish: no", "\n Hi.", False),
         ("Hi", "Hi", False),
     ],
 )
@@ -59,6 +60,25 @@ def test_cut_at_end_token_or_stop_string(base, written, text, ended):
     cut = generation._cut(tokenizer, tokens, tokenizer.eos_token_id, ("\n",))
     assert (cut.text, cut.ended) == (text, ended)
     assert cut.tokens == len(body) + ("<end>" in written)
+
+
+@pytest.mark.parametrize("batch_size", (1, 3))
+def test_an_answer_that_begins_with_a_line_break_is_heard_out(base, prompts, monkeypatch, batch_size):
+    model, tokenizer = base
+    script = tokenizer("\nHi.\nand on").input_ids
+    forward = model.forward
+
+    def scripted(input_ids=None, **kwargs):  # writes the script, whatever it reads
+        output = forward(input_ids=input_ids, **kwargs)
+        said = 0 if input_ids.shape[1] > 1 else scripted.said + 1
+        scripted.said = said
+        output.logits[:, -1, script[min(said, len(script) - 1)]] = 1e4
+        return output
+
+    monkeypatch.setattr(model, "forward", scripted)
+    answers = generate(model, tokenizer, prompts[:3], len(script), ("\n",), batch_size)
+    assert [answer.text for answer in answers] == ["\nHi."] * 3
+    assert [answer.tokens for answer in answers] == [len("\nHi.\n")] * 3  # and stops there
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(base, prompts, monkeypatch):

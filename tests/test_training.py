@@ -243,6 +243,7 @@ def test_a_batch_in_parts_is_the_same_batch(profile, rows, tmp_path, monkeypatch
 
 def test_long_rows_make_smaller_parts():
     assert training.batch_parts(16, 120) == 1
-    assert training.batch_parts(4, 512) == 2
-    assert training.batch_parts(6, 400) == 2
+    assert training.batch_parts(4, 512) == 1
+    assert training.batch_parts(6, 512) == 2
+    assert training.batch_parts(4, 1000) == 4
     assert training.batch_parts(3, 5000) == 3
