@@ -16,8 +16,9 @@ TITLES = {
     "reference": "reference", "loss": "what the loss sees", "rank": "rank at matched scale",
     "modules": "adapted modules", "precision": "precision of the base", "register": "training register",
     "size": "training rows", "learning_rate": "learning rate", "alpha": "scale of the update",
+    "batch": "rows a step", "dropout": "dropout",
 }  # fmt: skip
-MARKERS = dict(zip(TITLES, "*oosD^vPX", strict=True))
+MARKERS = dict(zip(TITLES, "*oosD^vPXhd", strict=True))
 
 
 def scored(document: dict) -> list[dict]:
@@ -50,9 +51,13 @@ def table(document: dict) -> pandas.DataFrame:
     return pandas.DataFrame(lines)
 
 
+def swept(document: dict) -> list[dict]:
+    """The reference, and the runs without a test score."""
+    return [row for row in document["rows"] if row["group"] == "reference" or "bleu" not in row]
+
+
 def sweep_table(document: dict) -> pandas.DataFrame:
     """The runs that were judged by validation rows alone, beside the reference."""
-    chosen = [row for row in document["rows"] if row["group"] in ("reference", "learning_rate", "alpha")]
     return pandas.DataFrame(
         {
             "run": row["name"],
@@ -60,9 +65,12 @@ def sweep_table(document: dict) -> pandas.DataFrame:
             "alpha": row["alpha"],
             "rank": row["rank"],
             "rsLoRA": "yes" if row["use_rslora"] else "no",
+            "rows a step": row["batch_size"],
+            "dropout": f"{row['dropout']:g}",
+            "tokens a second": round(row["tokens_per_second"]),
             "validation loss": f"{row['validation_loss']:.3f}",
         }
-        for row in chosen
+        for row in swept(document)
     )
 
 
@@ -143,13 +151,14 @@ def _register_finding(document: dict) -> str:
 
 
 def _sweep_finding(document: dict) -> str:
-    tried = [row for row in document["rows"] if row["group"] in ("reference", "learning_rate", "alpha")]
+    tried = swept(document)
     if len(tried) < 2:
         return ""
     best = min(tried, key=lambda row: row["validation_loss"])
     return (
-        f" Of the {len(tried)} settings of rate and scale, judged by validation rows alone, {best['name']} has the"
-        f" lowest loss ({best['validation_loss']:.3f}; the reference {tried[0]['validation_loss']:.3f})."
+        f" Of the {len(tried)} settings of rate, scale, batch and dropout, judged by validation rows alone,"
+        f" {best['name']} has the lowest loss"
+        f" ({best['validation_loss']:.3f}; the reference {tried[0]['validation_loss']:.3f})."
     )
 
 
@@ -218,7 +227,7 @@ Tone: share of answers with a contraction, letters a word, words written over wo
 
 {markdown(tone_table(document))}
 
-## Learning rate and scale, by validation rows alone
+## Learning rate, scale, batch and dropout, by validation rows alone
 
 No test row was translated for these. Loss in nats a completion token, end token included.
 

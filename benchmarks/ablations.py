@@ -5,8 +5,8 @@
     python benchmarks/ablations.py --only ""                                   # table, plot and page from what is there
 
 Every run trains on `--rows` pairs, half of them from each corpus, and differs from the reference (the profile's own
-settings) in one thing. Groups `learning_rate` and `alpha` are the sweep behind the profile's values: they are judged
-by validation rows alone and never see a test row. A finished run is one line of outputs/<profile>/ablations/rows.jsonl,
+settings) in one thing. The groups in SWEEPS are the sweep behind the profile's values: they are judged by validation
+rows alone and never see a test row. A finished run is one line of outputs/<profile>/ablations/rows.jsonl,
 written at once, and is not run again with the same settings and data; a killed one goes on from its checkpoint.
 """
 
@@ -31,7 +31,7 @@ from llmft_helpers.prompts import TranslationTask, training_rows
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 REFERENCE, PROMPTED = "reference", "prompt in the loss"
-SWEEPS = ("learning_rate", "alpha")
+SWEEPS = ("learning_rate", "alpha", "batch", "dropout")
 SCORES = ("bleu", "bleu_ci95", "chrf", "perplexity", "prompt_echo_rate", "eos_rate", "length_ratio", "per_source")
 CONTRACTION = re.compile(
     r"n['’]t\b|\b(i|you|he|she|it|we|they|who|what|where|when|how|that|there|here|let)['’](m|s|re|ve|ll|d)\b", re.I
@@ -98,6 +98,10 @@ def planned_runs(profile: Profile, pool: list[dict], count: int) -> list[Run]:
     plan.append(
         changed("LoRA" if lora.use_rslora else "rsLoRA", "alpha", lora=replace(lora, use_rslora=not lora.use_rslora))
     )
+    for factor in (0.5, 2):
+        size = max(1, round(train.batch_size * factor))
+        plan.append(changed(f"{size} rows a step", "batch", train=replace(train, batch_size=size)))
+    plan.append(changed("dropout 0.05", "dropout", lora=replace(lora, dropout=0.05)))
     return plan
 
 
@@ -247,7 +251,8 @@ def main(arguments: list[str] | None = None) -> None:
             break
         print(f"== {run.group}: {run.name}, {len(run.rows):,} rows", flush=True)
         head = {"name": run.name, "group": run.group, "key": keys[run], "learning_rate": run.train.learning_rate,
-                "rank": run.lora.rank, "alpha": run.lora.alpha, "use_rslora": run.lora.use_rslora}  # fmt: skip
+                "rank": run.lora.rank, "alpha": run.lora.alpha, "use_rslora": run.lora.use_rslora,
+                "batch_size": run.train.batch_size, "dropout": run.lora.dropout}  # fmt: skip
         done[keys[run]] = head | measure(run, profile, corpus.train, corpus.splits, folder)
         runs.write_jsonl(path, done.values())
         gc.collect()
