@@ -1,16 +1,19 @@
 """Training and generation speed, memory and loss of a 4-bit 1B Llama: ours, plain TRL + PEFT + bitsandbytes, vendor's.
 
-    python benchmarks/gpu_full.py --json results.json      # on a GPU, planned for 8 minutes
+    python benchmarks/gpu_full.py --json outputs/demo/gpu_full.json      # on a GPU, planned for 8 minutes
+    python benchmarks/gpu_full.py --notebooks --json outputs/demo/gpu_notebooks.json    # there too: the four notebooks
     python benchmarks/gpu_full.py --dry-run                # on a CPU, a toy model: whether it runs, not how fast
 
 The model has Llama 3.2 1B's shape and random weights, so nothing is downloaded; rows are the shipped sentence pairs.
 Recipes alternate, each in a process of its own (Unsloth changes libraries for the whole process). Tokens are real ones,
 without padding; the first steps, which compile kernels, are not timed. MFU counts the work that LoRA needs: 4 FLOPs a
-frozen and 6 a trained parameter and token, attention left out, against the card's dense bfloat16 peak.
+frozen and 6 a trained parameter and token, attention left out, against the card's dense bfloat16 peak. `--notebooks`
+runs profile `demo`, with the embedded model, on the card (dry: `tiny`).
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -89,12 +92,37 @@ def summary(rounds: list[dict]) -> dict:
     return table
 
 
+def run_notebooks(profile: str) -> dict:
+    """The four notebooks in outputs of their own: seconds by stage, peak memory and the tuned models' scores."""
+    with tempfile.TemporaryDirectory() as outputs:
+        os.symlink(cache_dir(), Path(outputs, "cache"))
+        command = [sys.executable, "-m", "llmft_helpers", "run", "--profile", profile]
+        subprocess.run(
+            command, check=True, cwd=ROOT, env=os.environ | {"LLMFT_OUTPUTS": outputs, "HF_HUB_OFFLINE": "1"}
+        )
+        results = json.loads(Path(outputs, profile, "results.json").read_text(encoding="utf-8"))
+    report = {"profile": profile, "device": results["translation"]["provenance"]["device"]}
+    for task, metrics in results.items():
+        kept = ("bleu", "perplexity", "pass_at_1", "tests_passed_rate", "code_only_rate")
+        tuned = metrics.get("tuned", metrics)
+        report[task] = {name: tuned[name] for name in kept if name in tuned}
+        report[task] |= {name: metrics["provenance"][name] for name in ("seconds", "peak_memory_gb")}
+    return report
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dry-run", action="store_true", help="a toy model, on any machine")
     parser.add_argument("--recipe", choices=RECIPES, help="one recipe in this process")
+    parser.add_argument("--notebooks", action="store_true", help="the four notebooks instead of the recipes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.notebooks:
+        report = run_notebooks("tiny" if options.dry_run else "demo")
+        print(json.dumps(report, indent=1))
+        if options.json:
+            write_json(options.json, report)
+        return
     sizes, folder = DRY if options.dry_run else FULL, model_folder(options.dry_run)
     if options.recipe:
         write_json(options.json, measure(options.recipe, sizes, folder))

@@ -64,6 +64,14 @@ def beside(folder: Path) -> str:
             f"{ratio['tokens_per_second_16']:.1f} times at the demo's 16, generation "
             f"{ratio['generated_tokens_per_second']:.1f} times; validation loss {ratio['validation_loss']:.3f} times."
         )
+    if (path := folder / "gpu_full.json").is_file():
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        ours = measured["table"]["ours"]
+        sentences.append(
+            f"A random model of Llama 3.2 1B's shape on one {measured['device']} (`benchmarks/gpu_full.py`): training "
+            f"{ours['tokens_per_second']:,.0f} tokens a second, {ours['speed_against_plain']:.1f} times plain TRL, in "
+            f"{ours['memory_against_plain']:.0%} of its memory."
+        )
     return "\n".join([*sentences, ""]) if sentences else ""
 
 
