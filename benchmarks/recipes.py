@@ -71,12 +71,13 @@ class Recipe:
 
             settings = TrainSettings(epochs=1.0, learning_rate=2e-4, batch_size=batch_size, evaluations=1)
             arguments = training_arguments(settings, steps, MAX_LENGTH, Path(output), seed=0)
-            arguments.eval_strategy = "no"
-            arguments.logging_steps = self.sizes["log_every"]
+            # validated together: a best model without evaluation, or saving without it, is refused
+            changed = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+            changed |= {"metric_for_best_model": None, "logging_steps": self.sizes["log_every"]}
             if packing:  # rows of MAX_LENGTH tokens, so that a step has about as many tokens as before
-                changed = {"packing": True, "train_sampling_strategy": "random", "max_steps": -1}
-                return dataclasses.replace(arguments, **changed, per_device_train_batch_size=max(1, batch_size // 24))
-            return arguments
+                changed |= {"packing": True, "train_sampling_strategy": "random", "max_steps": -1}
+                changed["per_device_train_batch_size"] = max(1, batch_size // 24)
+            return dataclasses.replace(arguments, **changed)
         from trl import SFTConfig
 
         bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
