@@ -8,6 +8,7 @@ from llmft_helpers.runs import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import char_gpt  # noqa: E402
+import grading  # noqa: E402
 import lora_throughput  # noqa: E402
 import readme_table  # noqa: E402
 
@@ -68,3 +69,17 @@ def test_the_readmes_table_is_that_of_the_committed_results(tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["readme_table.py", "--readme", str(copy)])
     readme_table.main()
     assert copy.read_text(encoding="utf-8") == before, "README.md is older than outputs/demo: make figures"
+
+
+def test_the_hostile_suite_counts_what_stays_behind(tmp_path, monkeypatch):
+    import test_hostile_solutions as suite
+
+    right = {"right": suite.HONEST["right"]}
+    monkeypatch.setattr(suite, "CHEATS", {"empty": suite.CHEATS["empty"]})
+    monkeypatch.setattr(suite, "HONEST", right)
+    counted = grading.measure_hostile()
+    assert (counted["cheats"], counted["forged_passes"], counted["unexpected_verdicts"]) == (1, 0, [])
+    assert counted["honest_passed"] == "1 of 1" and counted["survivors_and_files"] == []
+    monkeypatch.setattr(suite, "TARGETS", (str(tmp_path),))
+    (tmp_path / suite.MARK).touch()
+    assert grading.measure_hostile()["survivors_and_files"] == [str(tmp_path / suite.MARK)]
