@@ -185,7 +185,7 @@ def run_nanogpt(folder: Path, recipe: dict, steps: int, every: int, seed: int) -
 
 def seconds_to_reach(curve: list[tuple[float, float]], bits: float) -> float | None:
     """When the curve first falls to `bits`, between its points on a straight line; None if it never does."""
-    for (before, high), (after, low) in zip(curve, curve[1:], strict=False):
+    for (before, high), (after, low) in zip(curve[:1] + curve, curve, strict=False):  # the first with itself
         if low <= bits:
             return before if high <= bits else before + (after - before) * (high - bits) / (high - low)
     return None

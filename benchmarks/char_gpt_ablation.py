@@ -112,8 +112,7 @@ def gated(gpt, settings):
 
 def no_qk_norm(gpt, settings):
     norm = gpt.norm
-    width = settings.width // settings.heads
-    gpt.norm = lambda x: x if x.size(-1) == width and x.dim() == 4 else norm(x)
+    gpt.norm = lambda x: x if x.dim() == 5 else norm(x)  # queries and keys alone come as (2, B, H, T, D)
 
 
 def rms_norm(gpt, settings):

@@ -55,11 +55,11 @@ def measure_throughput(count: int) -> dict[str, float]:
 
 
 def measure_hostile() -> dict:
-    """The hostile suite once: verdicts counted, forged passes, seconds. Leftovers raise."""
+    """The hostile suite once: verdicts and leftovers counted, forged passes, seconds."""
     suite = importlib.import_module("test_hostile_solutions")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        rows = suite.run(Path(folder), suite.CHEATS, suite.HONEST)
+        rows, left = suite.run(Path(folder), suite.CHEATS, suite.HONEST)
     seconds = time.perf_counter() - start
     wrong = [name for name in suite.CHEATS if rows[name]["verdict"] not in suite.CHEATS[name][0].split("|")]
     return {
@@ -68,7 +68,7 @@ def measure_hostile() -> dict:
         "unexpected_verdicts": wrong,
         "verdicts": dict(collections.Counter(rows[name]["verdict"] for name in suite.CHEATS)),
         "honest_passed": f"{sum(rows[name]['passed'] for name in suite.HONEST)} of {len(suite.HONEST)}",
-        "survivors_and_files": 0,
+        "survivors_and_files": left,
         "seconds": round(seconds, 1),
     }
 

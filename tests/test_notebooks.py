@@ -65,6 +65,17 @@ def test_committed_without_outputs_and_in_short_cells(path):
             assert len(cell.source.splitlines()) <= 30, cell.source[:80]
 
 
+@pytest.mark.parametrize("name", ["02_translation_lora", "03_leetcode_lora"])
+def test_a_run_that_fails_leaves_the_results_of_the_last_one_together(name):
+    """Manifest, adapter and metrics are written by one cell, after training: never one of them beside older others."""
+    cells = [c.source for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
+    writes = ("manifest.json", "predictions.jsonl", "save_adapter(", "runs.save_metrics(", "write_model_card(")
+    places = {text: [i for i, cell in enumerate(cells) if text in cell] for text in writes}
+    (training,) = (i for i, cell in enumerate(cells) if "training.fine_tune(" in cell)
+    assert all(where == places["runs.save_metrics("] for where in places.values()), places
+    assert places["manifest.json"][0] > training
+
+
 def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, monkeypatch, outputs):
     broken = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell("1 / 0  # the culprit")]

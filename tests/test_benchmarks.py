@@ -1,0 +1,85 @@
+"""What the benchmarks compute and write from their measurements, on hand-made ones."""
+
+import sys
+
+import pytest
+
+from llmft_helpers.runs import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import char_gpt  # noqa: E402
+import grading  # noqa: E402
+import lora_throughput  # noqa: E402
+import readme_table  # noqa: E402
+
+CURVE = [(10.0, 3.0), (20.0, 2.0), (30.0, 2.5), (40.0, 1.5)]  # seconds, bits
+
+
+@pytest.mark.parametrize(
+    ("bits", "seconds"),
+    [(3.5, 10), (3.0, 10), (2.75, 12.5), (2.0, 20), (1.75, 37.5), (1.5, 40), (1.4, None)],
+)
+def test_seconds_to_reach_a_loss_are_read_off_the_straight_lines(bits, seconds):
+    assert char_gpt.seconds_to_reach(CURVE, bits) == seconds
+
+
+def test_a_loss_that_was_there_and_went_is_reached_all_the_same():
+    assert char_gpt.seconds_to_reach([(10.0, 2.0), (20.0, 2.5), (30.0, 1.9)], 2.2) == 10
+    assert char_gpt.seconds_to_reach([(10.0, 2.0)], 2.0) == 10
+
+
+def test_ours_against_theirs():
+    theirs = {"name": "nanoGPT, cpu recipe", "bits_per_char": 2.0, "seconds": 40.0}
+    ours = {"seed": 3, "curve": CURVE, "bits_per_char": 1.5}
+    assert char_gpt.compare(theirs, ours) == {
+        "seed": 3, "against": "nanoGPT, cpu recipe", "bits_ratio": 0.75, "seconds_to_their_loss": 20.0,
+        "time_ratio": 0.5,
+    }  # fmt: skip
+    never = char_gpt.compare(theirs | {"bits_per_char": 1.0}, ours)
+    assert never["bits_ratio"] == 1.5 and never["seconds_to_their_loss"] is never["time_ratio"] is None
+
+
+def test_throughput_is_summed_up_by_medians_and_by_the_median_of_each_rounds_ratio():
+    def run(speed, sixteen, loss):
+        same = {"generated_tokens_per_second": 10.0, "peak_memory_gb": 2.0, "seconds_per_epoch": 600 / speed}
+        return same | {"tokens_per_second": speed, "tokens_per_second_16": sixteen, "validation_loss": loss}
+
+    rounds = [
+        {"vendor": run(10.0, None, 4.0), "ours": run(30.0, 40.0, 2.0)},  # 3 and 4 times as fast
+        {"vendor": run(20.0, None, 4.0), "ours": run(40.0, 40.0, 3.0)},  # 2 and 2
+        {"vendor": run(60.0, None, 5.0), "ours": run(60.0, 90.0, 5.0)},  # 1 and 1.5
+    ]
+    table = lora_throughput.summary(rounds)
+    assert table["vendor"] == {key: value for key, value in run(20.0, None, 4.0).items() if value is not None}
+    assert table["ours"] == run(40.0, 40.0, 3.0)
+    assert table["ratio"] == {
+        "tokens_per_second": 2.0,
+        "tokens_per_second_16": 2.0,
+        "generated_tokens_per_second": 1.0,
+        "validation_loss": 0.75,
+        "peak_memory_gb": 1.0,
+        "seconds_per_epoch": 0.5,
+    }
+
+
+def test_the_readmes_table_is_that_of_the_committed_results(tmp_path, monkeypatch):
+    before = (ROOT / "README.md").read_text(encoding="utf-8")
+    copy = tmp_path / "README.md"
+    copy.write_text(before, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["readme_table.py", "--readme", str(copy)])
+    readme_table.main()
+    assert copy.read_text(encoding="utf-8") == before, "README.md is older than outputs/demo: make figures"
+
+
+def test_the_hostile_suite_counts_what_stays_behind(tmp_path, monkeypatch):
+    import test_hostile_solutions as suite
+
+    right = {"right": suite.HONEST["right"]}
+    monkeypatch.setattr(suite, "CHEATS", {"empty": suite.CHEATS["empty"]})
+    monkeypatch.setattr(suite, "HONEST", right)
+    counted = grading.measure_hostile()
+    assert (counted["cheats"], counted["forged_passes"], counted["unexpected_verdicts"]) == (1, 0, [])
+    assert counted["honest_passed"] == "1 of 1" and counted["survivors_and_files"] == []
+    monkeypatch.setattr(suite, "TARGETS", (str(tmp_path),))
+    (tmp_path / suite.MARK).touch()
+    assert grading.measure_hostile()["survivors_and_files"] == [str(tmp_path / suite.MARK)]

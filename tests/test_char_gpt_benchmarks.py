@@ -1,0 +1,86 @@
+"""What the benchmarks of notebook 01 change and compute."""
+
+import math
+import sys
+import zlib
+
+import pytest
+import torch
+from lifting import lift
+
+from llmft_helpers.profiles import CharGptSettings
+from llmft_helpers.runs import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import char_gpt_ablation  # noqa: E402
+
+SETTINGS = CharGptSettings(layers=2, heads=2, width=32, context=16, batch_size=4, seconds=1e6, max_steps=8,
+                           learning_rate=1e-2, characters=10**6)  # fmt: skip
+DOCUMENTS = [("a", "x" * 40), ("b", "y" * 10)]
+# What each variant changes, out of all that `observed` looks at.
+MODEL = {"logits", "training logits"}
+CHANGES = {
+    "as in the notebook": set(),
+    "no groups": MODEL,
+    "groups of two only": MODEL,
+    "groups up to four": MODEL,
+    "groups up to eight": MODEL,
+    "no group left out": {"training logits"},
+    "dense AdamW for the table": {"optimizers"},
+    "no documents repeated": {"documents"},
+    "AdamW for the blocks": {"optimizers"},
+    "AdamW for the blocks, a third of the rate": {"optimizers", "settings"},
+    "float32 products": MODEL,
+    "GELU": MODEL,
+    "SwiGLU": MODEL | {"optimizers"},
+    "no QK norm": MODEL,
+    "RMSNorm": MODEL,
+    "no positions": MODEL,
+    "outputs not started at zero": {"logits at start"},
+    "head tied to the embedding": MODEL | {"optimizers", "logits at start"},
+    "constant learning rate": {"rates"},
+    "half the context": {"settings"},
+    "twice the context": {"settings"},
+    "twice the batch": {"settings"},
+}
+
+
+def observed(name):
+    """All that a variant can change, from equal weights and the same characters; and one step of training it."""
+    gpt = lift("01_char_gpt")
+    gpt.Linear.compute, gpt.GROUP_ROWS = torch.bfloat16, 997
+    seen = {"settings": char_gpt_ablation.VARIANTS[name](gpt, SETTINGS) or SETTINGS}
+    torch.manual_seed(0)
+    model = gpt.GPT(vocabulary=50, layers=2, heads=2, width=32, context=16)
+    run = gpt.Run(model, 1e-2, seed=0)
+    paths = {id(parameter): path for path, parameter in model.named_parameters()}
+    seen["optimizers"] = [
+        (type(optimizer).__name__, sorted(paths.get(id(p), "none of the model's") for p in group["params"]))
+        for optimizer in run.optimizers
+        for group in optimizer.param_groups
+    ]
+    seen["documents"] = gpt.balanced(DOCUMENTS)
+    seen["rates"] = [gpt.rate_factor(used / 10) for used in range(11)]
+    ids = torch.randint(50, (2, 16), generator=torch.Generator().manual_seed(1))  # (B, T)
+    with torch.no_grad():
+        seen["logits at start"] = model.eval()(ids).tolist()
+        for path, parameter in model.named_parameters():  # not zero, where they start at zero
+            generator = torch.Generator().manual_seed(zlib.crc32(path.encode()))
+            torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+        seen["logits"] = model(ids).tolist()
+        torch.manual_seed(0)
+        seen["training logits"] = model.train()(ids).tolist()
+    windows = gpt.all_windows(torch.arange(200) % 50, 16)
+    assert math.isfinite(gpt.train_step(run, windows, batch_size=4, factor=1.0))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def unchanged():
+    return observed("as in the notebook")
+
+
+@pytest.mark.parametrize("name", char_gpt_ablation.VARIANTS)
+def test_a_variant_changes_what_its_name_says_and_nothing_else(name, unchanged):
+    seen = observed(name)
+    assert {key for key in seen if seen[key] != unchanged[key]} == CHANGES[name]

@@ -1,0 +1,77 @@
+"""Cells of notebook 04 that meet what other runs leave: unfinished ablations, problems with fewer columns."""
+
+import json
+
+import nbformat
+import pandas
+import pytest
+
+from llmft_helpers import reporting, runs
+from llmft_helpers.runs import ROOT
+
+CELLS = {cell.id: cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_compare_models.ipynb", 4).cells}
+NUMBERS = {"everyday only": (20.0, 5.0), "formal only": (8.0, 15.0), "reference": (18.0, 14.0)}
+
+
+def run_cells(monkeypatch, folder, *ids, **names):
+    """The cells' names after running them in order, and what they displayed."""
+    seen = []
+    monkeypatch.setattr(reporting, "say", seen.append)
+    monkeypatch.setattr(reporting, "display", seen.append)
+    space = {"folder": folder, "runs": runs, "reporting": reporting, "pandas": pandas, "display": seen.append} | names
+    for name in ids:
+        exec(compile(CELLS[name], name, "exec"), space)
+    return space, seen
+
+
+def ablated(name):
+    """A row of ablations.json whose intervals are one point wide to either side."""
+    parts = {source: {"bleu": bleu, "bleu_ci95": [bleu - 1, bleu + 1]}
+             for source, bleu in zip(("everyday", "formal"), NUMBERS[name], strict=True)}  # fmt: skip
+    return {"name": name, "group": "reference" if name == "reference" else "register", "per_source": parts}
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_ablations_are_shown_as_far_as_they_are(done, tmp_path, monkeypatch):
+    names = ["reference", "everyday only", "formal only"][:done]
+    if done:
+        document = {"rows": [*map(ablated, names), {"name": "alpha 32", "group": "alpha", "validation_loss": 1.0}]}
+        runs.write_json(tmp_path / "ablations" / "ablations.json", document)
+    space, seen = run_cells(monkeypatch, tmp_path / "comparison", "d95e7f21", "a3e81d57", "5f27c8b6")
+    assert list(space["registers"]) == [*names[1:], "merged"][: done or -1]
+    if not done:
+        assert seen == [] and "not measured in this profile" in space["tone"]
+        return
+    every, registers, everyday, formal = seen
+    assert list(every.index) == [*names, "alpha 32"]
+    assert list(registers.loc["merged"]) == ["18.0 (17.0 to 19.0)", "14.0 (13.0 to 15.0)"]
+    assert "trained on merged: 18.0 on everyday, 14.0 on formal" in space["tone"]
+    if done < 3:
+        assert all("merged **" in text and text.endswith("not every register is trained yet.") for text in seen[2:])
+        return
+    for text, shown in ((everyday, "everyday **20.0**, formal **8.0**, merged **18.0**"),
+                        (formal, "everyday **5.0**, formal **15.0**, merged **14.0**")):  # fmt: skip
+        assert shown in text and "register's interval lies above the other's" in text
+
+
+def test_overlapping_registers_are_called_so(tmp_path, monkeypatch):
+    rows = [ablated(name) for name in NUMBERS]
+    rows[1]["per_source"]["everyday"]["bleu_ci95"] = [7.0, 19.0]  # of the model trained on formal text
+    runs.write_json(tmp_path / "ablations" / "ablations.json", {"rows": rows})
+    _, seen = run_cells(monkeypatch, tmp_path / "comparison", "d95e7f21", "5f27c8b6")
+    assert "does not lie above" in seen[0] and "lies above" in seen[1]
+
+
+def test_problems_need_no_difficulty(tmp_path, monkeypatch):
+    graded = {arm: {"tests_passed": 1, "tests_total": 2} for arm in reporting.ARMS}
+    rows = [{"task_id": "mine"} | graded, {"task_id": "empty", "difficulty": None} | graded,
+            {"task_id": "theirs", "difficulty": "Easy"} | graded]  # fmt: skip
+    (tmp_path / "leetcode").mkdir()
+    (tmp_path / "leetcode" / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    space, _ = run_cells(monkeypatch, tmp_path / "comparison", "51979b31")
+    unrated = ["mine (no difficulty given)", "empty (no difficulty given)"]
+    assert sorted(space["grid"].index) == sorted([*unrated, "theirs (Easy)"])
+    translation = {"per_source": {"everyday": {"bleu": 2.0}}}
+    tasks = {"t": {"base": translation, "tuned": translation}, "c": {"tuned": {"per_difficulty": {}}}}
+    _, seen = run_cells(monkeypatch, tmp_path, "c1d0e8f4", **tasks)
+    assert seen == ["Gain in BLEU: everyday **+0.0**. No problem is called Easy, Medium or Hard."]
