@@ -5,12 +5,13 @@ A user's mistake prints one line and exits with 2.
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import UserError
+from .errors import WRITE_ERRORS, UserError, system_errno
 from .profiles import Profile, default_name, load_profile
 from .runs import read_jsonl, write_jsonl, write_text
 
@@ -22,10 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno != 28:
+    except WRITE_ERRORS as error:
+        if system_errno(error) != errno.ENOSPC:
             raise
-        print(f"error: no space left on the disk ({error.filename}): free some, and run again", file=sys.stderr)
+        where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+        print(f"error: no space left on the disk{where}: free some, and run again", file=sys.stderr)
         return 2
 
 

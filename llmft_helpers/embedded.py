@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import UserError
+from .errors import WRITE_ERRORS, UserError, reason
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 
@@ -42,8 +42,8 @@ def _write_once(folder: Path, make) -> None:
         make(partial)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error}; about 600 MB of free space are needed") from error
+    except WRITE_ERRORS as error:
+        raise UserError(f"cannot write {folder}: {reason(error)}; about 600 MB of free space are needed") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

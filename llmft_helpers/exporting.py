@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import UserError
+from .errors import WRITE_ERRORS, UserError, reason
 from .model_card import model_card
 from .models import ADAPTER_NOTE, is_4bit, load_adapter, load_base_model, read_adapter_note
 from .profiles import Profile
@@ -48,8 +48,10 @@ def export_merged(profile: Profile, adapter: Path, output: Path) -> None:
         if (adapter.parent / "metrics.json").is_file():  # not where the adapter was moved, or trained in shards
             write_text(partial / "README.md", model_card(adapter.parent, note, str(output), merged=True))
         os.replace(partial, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error}; 16 bits a parameter have to fit on the disk") from error
+    except WRITE_ERRORS as error:
+        raise UserError(
+            f"cannot write {output}: {reason(error)}; 16 bits a parameter have to fit on the disk"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

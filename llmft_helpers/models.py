@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .cpu_speed import add_in_place, speed_up
-from .errors import UserError
+from .errors import WRITE_ERRORS, UserError, reason
 from .hub import hub_advice
 from .profiles import LoraSettings, ModelSettings, Profile
 from .runs import cache_dir, read_json, write_json
@@ -158,11 +158,9 @@ def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> 
         write_json(partial / ADAPTER_NOTE, note)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
-    except OSError as error:
+    except WRITE_ERRORS as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(
-            f"cannot save the adapter in {path}: {error.strerror}; free some space and run again"
-        ) from error
+        raise UserError(f"cannot save the adapter in {path}: {reason(error)}; free some space and run again") from error
 
 
 def read_adapter_note(path: Path) -> dict:

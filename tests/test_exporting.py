@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_models import logits, shake
+from test_models import logits, shake, small_files
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft_helpers import exporting, models
@@ -105,6 +105,14 @@ def test_what_is_refused_says_why(arguments, says, trained, merged, tmp_path, ca
     assert main(["export", *options, *(argument.format(merged=merged) for argument in arguments)]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_takes_no_merged_model_is_one_line(trained, tmp_path, capsys):
+    with small_files(10_000):
+        assert main(["export", "--adapter", str(trained[2]), "--output", str(tmp_path / "new")]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"error: cannot write {tmp_path / 'new'}: File too large; 16 bits")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_no_merged_model_is_refused(trained, capsys, monkeypatch):

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from llmft_helpers import __main__ as command_line
 from llmft_helpers import models
 from llmft_helpers.__main__ import main
 from llmft_helpers.runs import ROOT
@@ -58,6 +60,35 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, adapter, tmp_pat
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ") and says in message
     assert not Path("never-written.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device", "trainer/a.bin"), "no space left on the disk (trainer/a.bin): free"),
+        (OSError(28, "No space left on device"), "no space left on the disk: free some, and run again"),
+        # what safetensors 0.8 says on a full tmpfs
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+         "no space left on the disk: free some, and run again"),
+    ],
+)  # fmt: skip
+def test_a_full_disk_anywhere_is_one_line(error, says, monkeypatch, capsys):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(command_line, "doctor", fail)
+    assert main(["doctor"]) == 2
+    assert f"error: {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), SafetensorError("invalid header")])
+def test_other_errors_of_the_system_keep_their_traceback(error, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(command_line, "doctor", fail)
+    with pytest.raises(type(error)):
+        main(["doctor"])
 
 
 def test_translate_answers_line_by_line_and_keeps_empty_lines(adapter):
