@@ -5,6 +5,7 @@ from pathlib import Path
 from . import corpora, evaluation, execution, processes, prompts, training
 from .model_card import ARMS, write_model_card
 from .models import adapters_off, add_lora, load_base_model, model_path, save_adapter
+from .notes import adapter_note
 from .profiles import Profile
 from .runs import Stages, provenance, run_dir, save_metrics, write_json, write_jsonl
 
@@ -52,11 +53,8 @@ def train_task(profile: Profile, name: str) -> Path:
             score("tuned_en_es", asked=prompts.TranslationTask("en-es"))
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if processes.is_main():
-        note = {"task": name, "base_model": profile.model.name, "profile": profile.name}
-        if name == "translation":
-            note["direction"] = settings.direction
         write_json(run_dir(profile, name) / "manifest.json", corpus.manifest)
-        save_adapter(model, run_dir(profile, name) / "adapter", note, weights)
+        save_adapter(model, run_dir(profile, name) / "adapter", adapter_note(profile, name), weights)
         if scored:
             facts |= _comparison(task, corpus.test, scored) | {"training": trained}
             _save_results(profile, name, corpus, scored, facts, stages)

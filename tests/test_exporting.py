@@ -22,7 +22,11 @@ METRICS = {
     "bleu_p_value": 0.004,
     "rows": {"train": 32, "validation": 8, "test": 12},
     "training": {"steps": 4, "seconds": 60.0},
-    "provenance": {"seed": 1, "device": "a CPU", "profile": {"lora": {"rank": 4}, "model": {"load_in_4bit": True}}},
+    "provenance": {
+        "seed": 1,
+        "device": "a CPU",
+        "profile": {"name": "tiny", "lora": {"rank": 4}, "model": {"load_in_4bit": True}},
+    },
 }
 
 
@@ -127,7 +131,11 @@ def test_card_says_data_licence_results_and_base(trained, merged):
         assert card.startswith("---\n") and "library_name: " in card
         assert "| everyday | data/es_en/everyday.jsonl | CC0-1.0 | 32 | 8 | 12 |" in card
         assert "| this model | 12.3 (10.0 to 14.5) | 30.0 | 6.0 |" in card and "p = 0.004" in card
-        assert "# Spanish to English" in card and "rank-4 LoRA" in card
+        assert (
+            "# Spanish to English" in card
+            and "Made with the profile `tiny` and seed 1" in card
+            and "rank-4 LoRA" in card
+        )
 
 
 @pytest.mark.parametrize("kind", ["adapter", "merged"])

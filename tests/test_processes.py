@@ -92,6 +92,19 @@ def test_the_same_metrics_as_the_notebooks(two, one, both_ways):
     assert set(back) == set(forth) and back["perplexity"] != forth["perplexity"]  # other questions
 
 
+def test_an_adapter_finds_the_profile_file_it_was_trained_with(one, profiles, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("LLMFT_PROFILE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("Hola.\n\nAdiós.\n", encoding="utf-8")
+    adapter, merged, text = str(one / "adapter"), str(tmp_path / "merged"), str(tmp_path / "in.txt")
+    assert json.loads((one / "adapter" / "llmft.json").read_text())["profile"] == str(profiles[0])
+    assert main(["export", "--adapter", adapter, "--output", merged]) == 0
+    capsys.readouterr()
+    for model in (["--adapter", adapter], ["--model", merged]):
+        assert main(["translate", *model, "--input", text]) == 0
+        assert len(capsys.readouterr().out.split("\n")) == 4
+
+
 def test_every_row_is_trained_on_once(two, profiles):
     _, ranks = two
     task, train = LeetcodeTask(), load_problems(load_profile(str(profiles[1]))).train

@@ -55,6 +55,7 @@ def test_data_beside_a_profile_is_found_from_any_working_folder(monkeypatch, tmp
     ("old", "new", "said"),
     [
         ("seed = 1", "seed = 1\nsede = 2", r"sede: unknown key"),
+        ("seed = 1", 'seed = 1\nfile = "a.toml"', "file: unknown key"),
         ("rank = 4", "rank = 4\nranks = 4", r"lora.ranks: unknown key"),
         ("rank = 4", 'rank = "4"', r"lora.rank: .*valid integer.*'4'"),
         ("rank = 4", "rank = 0", r"lora.rank: .*greater than 0.*0"),
