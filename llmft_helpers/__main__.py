@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import WRITE_ERRORS, UserError, system_errno
+from .errors import WRITE_ERRORS, UserError, reason, system_errno
 from .profiles import Profile, default_name, load_profile
 from .runs import read_jsonl, write_jsonl, write_text
 
@@ -218,6 +218,8 @@ def _read(path: Path) -> str:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it, e.g. iconv -f latin1 -t utf-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}): name a file that you may read") from error
 
 
 def _column(path: Path, rows: list[dict], *names: str) -> None:
