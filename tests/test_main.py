@@ -4,7 +4,6 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
@@ -13,8 +12,6 @@ from llmft_helpers import __main__ as command_line
 from llmft_helpers import models
 from llmft_helpers.__main__ import main
 from llmft_helpers.runs import ROOT
-
-SOLVE = ["solve", "--base", "--profile", "tiny", "--output", "never-written.jsonl"]
 
 
 @pytest.fixture(scope="module")
@@ -33,33 +30,45 @@ def adapter(profile, tmp_path_factory):
         (["run", "07", "--profile", "tiny"], "no notebook 07"),
         (["translate", "--adapter", "nowhere", "--profile", "tiny"], "holds no adapter"),
         (["translate", "--adapter", "{adapter}", "--input", "nowhere.txt"], "nowhere.txt does not exist"),
-        (["translate", "--adapter", "{adapter}", "--input", "{latin1}"], "not UTF-8"),
+        (["translate", "--adapter", "{adapter}", "--input", "{latin1}", "--output", "{earlier}"], "not UTF-8"),
+        (["translate", "--adapter", "{adapter}", "--input", "{folder}"], "cannot be read (Is a directory)"),
         (["translate", "--adapter", "{adapter}", "--profile", "{other}"], "trained on 'random'"),
         (["translate", "--adapter", "{adapter}", "--direction", "en-es"], "was trained es-en, not en-es"),
         (
-            ["solve", "--base", "--profile", "tiny", "--input", "{broken}", "--output", "x"],
+            ["solve", "--base", "--profile", "tiny", "--input", "{broken}", "--output", "{earlier}"],
             "broken.jsonl:2: not valid JSON",
         ),
         (
-            ["solve", "--base", "--profile", "tiny", "--input", "{columns}", "--output", "x"],
+            ["solve", "--base", "--profile", "tiny", "--input", "{columns}", "--output", "{earlier}"],
             "row 1 has no 'problem_description'",
         ),
-        (["grade", "--input", "{columns}", "--problems", "{columns}"], "row 1 has no 'solution'"),
+        (
+            ["solve", "--base", "--profile", "tiny", "--input", "{folder}", "--output", "{earlier}"],
+            "cannot be read (Is a directory)",
+        ),
+        (
+            ["grade", "--input", "{columns}", "--problems", "{columns}", "--output", "{earlier}"],
+            "row 1 has no 'solution'",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, adapter, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Hola."))
     files = {"adapter": adapter, "latin1": tmp_path / "latin1.txt", "broken": tmp_path / "broken.jsonl"}
     files |= {"columns": tmp_path / "columns.jsonl", "other": tmp_path / "other.toml"}
+    files |= {"earlier": tmp_path / "earlier.jsonl", "folder": tmp_path / "folder"}
+    files["folder"].mkdir()
+    files["earlier"].write_text("an earlier run's answers\n")
     files["latin1"].write_bytes("¿Qué?\n".encode("latin1"))
     files["broken"].write_text('{"task_id": "a"}\n{"task_id": \n')
     files["columns"].write_text('{"task_id": "a"}\n')
     preset = (ROOT / "llmft_helpers" / "profiles" / "tiny.toml").read_text()
     files["other"].write_text(preset.replace('name = "random"', 'name = "embedded"'))
+    there = set(tmp_path.iterdir())
     assert main([argument.format(**files) for argument in arguments]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ") and says in message
-    assert not Path("never-written.jsonl").exists()
+    assert files["earlier"].read_text() == "an earlier run's answers\n" and set(tmp_path.iterdir()) == there
 
 
 @pytest.mark.parametrize(
