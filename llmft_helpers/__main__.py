@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import WRITE_ERRORS, UserError, system_errno
+from .errors import WRITE_ERRORS, UserError, reason, system_errno
 from .profiles import Profile, default_name, load_profile
 from .runs import read_jsonl, write_jsonl, write_text
 
@@ -123,10 +123,9 @@ def train(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     from .exporting import export_merged, refuse
-    from .models import read_adapter_note
 
     refuse(options.format, options.output)
-    profile = load_profile(options.profile or read_adapter_note(options.adapter)["profile"])
+    profile = _trained_profile(options)
     stay_offline_if_local(profile)
     export_merged(profile, options.adapter, options.output)
     print(f"merged model: {options.output}")
@@ -138,14 +137,22 @@ def _note(options: argparse.Namespace) -> dict:
     from .exporting import read_merged_note
     from .models import read_adapter_note
 
-    if options.model is not None:
+    if getattr(options, "model", None) is not None:
         return read_merged_note(options.model)
     return read_adapter_note(options.adapter) if options.adapter is not None else {}
 
 
+def _trained_profile(options: argparse.Namespace) -> Profile:
+    """The chosen profile, or the one that adapter or merged model was trained with."""
+    from .notes import noted_profile
+
+    note = {} if options.profile else _note(options)
+    return noted_profile(note, options.adapter or options.model) if note else load_profile(options.profile)
+
+
 def _profile_for(options: argparse.Namespace) -> Profile:
-    """The chosen profile, or the one that adapter or merged model was trained with; a merged model takes its place."""
-    profile = load_profile(options.profile or _note(options).get("profile"))
+    """The profile to answer with; a merged model takes its model's place."""
+    profile = _trained_profile(options)
     if options.model is None:
         return profile
     merged = replace(profile.model, name=str(options.model), load_in_4bit=False, revision=None)
@@ -211,6 +218,8 @@ def _read(path: Path) -> str:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it, e.g. iconv -f latin1 -t utf-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}): name a file that you may read") from error
 
 
 def _column(path: Path, rows: list[dict], *names: str) -> None:

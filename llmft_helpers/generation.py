@@ -1,5 +1,6 @@
 """Text from prompts: one function for every arm, task and notebook."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ def generate(
                     raise
                 batch_size //= 2
                 torch.cuda.empty_cache()
-                print(f"out of memory: going on with batches of {batch_size}")
+                # standard output belongs to the answers
+                print(f"out of memory: going on with batches of {batch_size}", file=sys.stderr)
                 continue
             for i, result in zip(batch, generated, strict=True):
                 results[i] = result

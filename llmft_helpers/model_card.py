@@ -108,7 +108,7 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         rank=f"rank-{settings['lora']['rank']} ",
         merged="merged into 16-bit weights, " if merged else "",
         task=f"{rows['train']:,} rows of {' and '.join(manifest['sources'])}",
-        profile=note["profile"],
+        profile=settings["name"],
         seed=provenance["seed"],
         device=provenance["device"],
         training=f"{training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes",

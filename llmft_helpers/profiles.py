@@ -121,6 +121,7 @@ class Profile:
     translation: TaskSettings
     leetcode: TaskSettings
     char_gpt: CharGptSettings
+    file: str | None = None  # no key: where `load_profile` read it; None for a preset
 
 
 def default_name() -> str:
@@ -150,12 +151,15 @@ def load_profile(name: str | None = None) -> Profile:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"profile {path}: not valid TOML: {error}") from error
+    if "file" in values:
+        raise UserError(f"profile {path}: file: unknown key")
     values.setdefault("name", path.stem)
     profile = _validate(values, path)
     beside = path.parent / profile.model.name
     model = replace(profile.model, name=str(beside.resolve())) if (beside / "config.json").is_file() else profile.model
     return replace(
         profile,
+        file=None if path.resolve().parent == PRESETS.resolve() else str(path.resolve()),
         model=model,
         translation=_resolve_beside(profile.translation, path.parent),
         leetcode=_resolve_beside(profile.leetcode, path.parent),

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, reason
 from .profiles import Profile
 
 ROOT = Path(os.environ.get("LLMFT_ROOT", Path(__file__).resolve().parents[1]))
@@ -70,6 +70,8 @@ def read_json(path: Path) -> dict:
         raise UserError(f"{path} does not exist: run the notebook that writes it first") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -84,6 +86,8 @@ def read_jsonl(path: Path) -> list[dict]:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it, e.g. with iconv") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}): name a file that you may read") from error
     return rows
 
 

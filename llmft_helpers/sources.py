@@ -6,6 +6,7 @@ Every reader yields `(where, row)`, where `where` names file and line for messag
 import csv
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from itertools import islice
@@ -64,8 +65,10 @@ def _located_rows(source: Source) -> Iterator[Located]:
 def resolve(path: str, source_name: str) -> Path:
     """A path relative to the working folder or else to the repository."""
     for candidate in (Path(path), ROOT / path):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # False where Path.is_file raises: a folder that may not be searched
             return candidate
+        if os.path.isdir(candidate):
+            raise UserError(f"source {source_name!r}: {candidate} is a folder: name the file in it")
     raise UserError(f"source {source_name!r}: file {path} not found in {Path.cwd()} or {ROOT}: correct its path")
 
 

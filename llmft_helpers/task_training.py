@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from . import corpora, evaluation, execution, processes, prompts, training
-from .model_card import write_model_card
+from .model_card import ARMS, write_model_card
 from .models import adapters_off, add_lora, load_base_model, model_path, save_adapter
+from .notes import adapter_note
 from .profiles import Profile
 from .runs import Stages, provenance, run_dir, save_metrics, write_json, write_jsonl
 
@@ -18,7 +19,7 @@ def train_task(profile: Profile, name: str) -> Path:
     processes.start_processes()
     stages, settings = Stages(), getattr(profile, name)
     with stages("data"), processes.main_first():
-        task, corpus = _task_and_corpus(profile, name)
+        task, corpus, facts = _task_and_corpus(profile, name)
         model_path(profile.model)
     with stages("load model"):
         base, tokenizer = load_base_model(profile.model)
@@ -36,9 +37,9 @@ def train_task(profile: Profile, name: str) -> Path:
     processes.fill_last_batch(trainer)
     sharded, scored = trainer.is_fsdp_enabled, {}
 
-    def score(arm: str, shots: list[dict] = ()) -> None:
+    def score(arm: str, shots: list[dict] = (), asked: prompts.Task = task) -> None:
         with stages(f"evaluate {arm}"):
-            scored[arm] = evaluation.evaluate_task(model, tokenizer, task, corpus.test, settings, shots, label=arm)
+            scored[arm] = evaluation.evaluate_task(model, tokenizer, asked, corpus.test, settings, shots, label=arm)
 
     if not sharded:
         with adapters_off(model):
@@ -48,25 +49,27 @@ def train_task(profile: Profile, name: str) -> Path:
         trained = training.fine_tune(trainer)
     if not sharded:
         score("tuned")
+        if len(task.trained()) > 1:  # "both" is measured es-en; the way back once, tuned
+            score("tuned_en_es", asked=prompts.TranslationTask("en-es"))
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if processes.is_main():
-        note = {"task": name, "base_model": profile.model.name, "profile": profile.name}
-        if name == "translation":
-            note["direction"] = settings.direction
         write_json(run_dir(profile, name) / "manifest.json", corpus.manifest)
-        save_adapter(model, run_dir(profile, name) / "adapter", note, weights)
+        save_adapter(model, run_dir(profile, name) / "adapter", adapter_note(profile, name), weights)
         if scored:
-            _save_results(profile, name, corpus, trained, scored, stages)
+            facts |= _comparison(task, corpus.test, scored) | {"training": trained}
+            _save_results(profile, name, corpus, scored, facts, stages)
     processes.wait_for_all()
     return run_dir(profile, name)
 
 
-def _task_and_corpus(profile: Profile, name: str) -> tuple[prompts.Task, corpora.Corpus]:
+def _task_and_corpus(profile: Profile, name: str) -> tuple[prompts.Task, corpora.Corpus, dict]:
+    """(task, rows, what the metrics say of them: problems left out because their own reference fails, isolation)."""
     if name == "translation":
-        return prompts.TranslationTask(profile.translation.direction), corpora.load_pairs(profile)
+        return prompts.TranslationTask(profile.translation.direction), corpora.load_pairs(profile), {}
     corpus = corpora.load_problems(profile)
-    corpus.splits["test"], _ = evaluation.drop_broken_problems(corpus.test)
-    return prompts.LeetcodeTask(), corpus
+    corpus.splits["test"], broken = evaluation.drop_broken_problems(corpus.test)
+    facts = {"left_out": [one["task_id"] for one in broken], "isolation": execution.isolation_level()}
+    return prompts.LeetcodeTask(), corpus, facts
 
 
 def few_shot_rows(task: prompts.Task, train: list[dict], shots: int) -> list[dict]:
@@ -76,23 +79,28 @@ def few_shot_rows(task: prompts.Task, train: list[dict], shots: int) -> list[dic
     return train[:shots]
 
 
+def _comparison(task: prompts.Task, rows: list[dict], scored: dict[str, tuple]) -> dict:
+    """Base against tuned: the p-values, and what they are to be read with."""
+    base, tuned = scored["base"][1], scored["tuned"][1]
+    if isinstance(task, prompts.LeetcodeTask):
+        return {"pass_p_value": evaluation.paired_code_p_value(base, tuned)}
+    references = [row[task.target] for row in rows]
+    return {
+        "bleu_p_value": evaluation.paired_translation_p_value(base, tuned, references, "bs"),
+        "bleu_p_value_ar": evaluation.paired_translation_p_value(base, tuned, references, "ar"),
+        "reference_language": evaluation.language_shares(task, references),
+    }
+
+
 def _save_results(
-    profile: Profile, name: str, corpus: corpora.Corpus, trained: dict, scored: dict[str, tuple], stages: Stages
+    profile: Profile, name: str, corpus: corpora.Corpus, scored: dict[str, tuple], facts: dict, stages: Stages
 ) -> None:
-    """The files of notebooks 02 and 03; `scored`: (metrics, answers) by arm."""
+    """The files of notebooks 02 and 03; `scored`: (metrics, answers) by arm, `facts`: what else is known of the run."""
     folder = run_dir(profile, name)
-    metrics = {arm: values for arm, (values, _) in scored.items()}
-    answers = {arm: rows for arm, (_, rows) in scored.items()}
+    answers = {arm: scored[arm][1] for arm in ARMS}
     write_jsonl(folder / "predictions.jsonl", evaluation.merge_predictions(corpus.test, answers))
-    if name == "translation":
-        task = prompts.TranslationTask(profile.translation.direction)
-        references = [row[task.target] for row in corpus.test]
-        metrics["bleu_p_value"] = evaluation.paired_translation_p_value(answers["base"], answers["tuned"], references)
-    else:
-        metrics["pass_p_value"] = evaluation.paired_code_p_value(answers["base"], answers["tuned"])
-        metrics["isolation"] = execution.isolation_level()
+    metrics = {arm: values for arm, (values, _) in scored.items()} | facts
     metrics |= {
-        "training": trained,
         "rows": {split: len(rows) for split, rows in corpus.splits.items()},
         "provenance": provenance(profile, stages, corpus.manifest["fingerprints"]) | {"processes": processes.count()},
     }

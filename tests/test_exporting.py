@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_models import logits, shake
+from test_models import logits, shake, small_files
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft_helpers import exporting, models
@@ -22,7 +22,11 @@ METRICS = {
     "bleu_p_value": 0.004,
     "rows": {"train": 32, "validation": 8, "test": 12},
     "training": {"steps": 4, "seconds": 60.0},
-    "provenance": {"seed": 1, "device": "a CPU", "profile": {"lora": {"rank": 4}, "model": {"load_in_4bit": True}}},
+    "provenance": {
+        "seed": 1,
+        "device": "a CPU",
+        "profile": {"name": "tiny", "lora": {"rank": 4}, "model": {"load_in_4bit": True}},
+    },
 }
 
 
@@ -107,6 +111,14 @@ def test_what_is_refused_says_why(arguments, says, trained, merged, tmp_path, ca
     assert not (tmp_path / "new").exists()
 
 
+def test_a_disk_that_takes_no_merged_model_is_one_line(trained, tmp_path, capsys):
+    with small_files(10_000):
+        assert main(["export", "--adapter", str(trained[2]), "--output", str(tmp_path / "new")]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"error: cannot write {tmp_path / 'new'}: File too large; 16 bits")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_no_merged_model_is_refused(trained, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Hola."))
     assert main(["translate", "--model", str(trained[2])]) == 2
@@ -119,7 +131,11 @@ def test_card_says_data_licence_results_and_base(trained, merged):
         assert card.startswith("---\n") and "library_name: " in card
         assert "| everyday | data/es_en/everyday.jsonl | CC0-1.0 | 32 | 8 | 12 |" in card
         assert "| this model | 12.3 (10.0 to 14.5) | 30.0 | 6.0 |" in card and "p = 0.004" in card
-        assert "# Spanish to English" in card and "rank-4 LoRA" in card
+        assert (
+            "# Spanish to English" in card
+            and "Made with the profile `tiny` and seed 1" in card
+            and "rank-4 LoRA" in card
+        )
 
 
 @pytest.mark.parametrize("kind", ["adapter", "merged"])

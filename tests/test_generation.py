@@ -81,7 +81,7 @@ def test_an_answer_that_begins_with_a_line_break_is_heard_out(base, prompts, mon
     assert [answer.tokens for answer in answers] == [len("\nHi.\n")] * 3  # and stops there
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(base, prompts, monkeypatch):
+def test_out_of_memory_halves_the_batch_and_loses_nothing(base, prompts, monkeypatch, capsys):
     model, tokenizer = base
     expected = generate(model, tokenizer, prompts, 4)
     original = generation._generate_batch
@@ -96,6 +96,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(base, prompts, monkeyp
     monkeypatch.setattr(generation, "_generate_batch", tight)
     assert generate(model, tokenizer, prompts, 4, batch_size=5) == expected
     assert sizes[0] == 5 and max(sizes[1:]) == 2
+    printed = capsys.readouterr()
+    assert "out of memory: going on with batches of 2" in printed.err and printed.out == ""  # that of `translate`
 
 
 def test_progress_counts_every_prompt(base, prompts):

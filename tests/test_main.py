@@ -4,15 +4,14 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
+from llmft_helpers import __main__ as command_line
 from llmft_helpers import models
 from llmft_helpers.__main__ import main
 from llmft_helpers.runs import ROOT
-
-SOLVE = ["solve", "--base", "--profile", "tiny", "--output", "never-written.jsonl"]
 
 
 @pytest.fixture(scope="module")
@@ -31,33 +30,74 @@ def adapter(profile, tmp_path_factory):
         (["run", "07", "--profile", "tiny"], "no notebook 07"),
         (["translate", "--adapter", "nowhere", "--profile", "tiny"], "holds no adapter"),
         (["translate", "--adapter", "{adapter}", "--input", "nowhere.txt"], "nowhere.txt does not exist"),
-        (["translate", "--adapter", "{adapter}", "--input", "{latin1}"], "not UTF-8"),
+        (["translate", "--adapter", "{adapter}", "--input", "{latin1}", "--output", "{earlier}"], "not UTF-8"),
+        (["translate", "--adapter", "{adapter}", "--input", "{folder}"], "cannot be read (Is a directory)"),
         (["translate", "--adapter", "{adapter}", "--profile", "{other}"], "trained on 'random'"),
         (["translate", "--adapter", "{adapter}", "--direction", "en-es"], "was trained es-en, not en-es"),
         (
-            ["solve", "--base", "--profile", "tiny", "--input", "{broken}", "--output", "x"],
+            ["solve", "--base", "--profile", "tiny", "--input", "{broken}", "--output", "{earlier}"],
             "broken.jsonl:2: not valid JSON",
         ),
         (
-            ["solve", "--base", "--profile", "tiny", "--input", "{columns}", "--output", "x"],
+            ["solve", "--base", "--profile", "tiny", "--input", "{columns}", "--output", "{earlier}"],
             "row 1 has no 'problem_description'",
         ),
-        (["grade", "--input", "{columns}", "--problems", "{columns}"], "row 1 has no 'solution'"),
+        (
+            ["solve", "--base", "--profile", "tiny", "--input", "{folder}", "--output", "{earlier}"],
+            "cannot be read (Is a directory)",
+        ),
+        (
+            ["grade", "--input", "{columns}", "--problems", "{columns}", "--output", "{earlier}"],
+            "row 1 has no 'solution'",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, adapter, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Hola."))
     files = {"adapter": adapter, "latin1": tmp_path / "latin1.txt", "broken": tmp_path / "broken.jsonl"}
     files |= {"columns": tmp_path / "columns.jsonl", "other": tmp_path / "other.toml"}
+    files |= {"earlier": tmp_path / "earlier.jsonl", "folder": tmp_path / "folder"}
+    files["folder"].mkdir()
+    files["earlier"].write_text("an earlier run's answers\n")
     files["latin1"].write_bytes("¿Qué?\n".encode("latin1"))
     files["broken"].write_text('{"task_id": "a"}\n{"task_id": \n')
     files["columns"].write_text('{"task_id": "a"}\n')
     preset = (ROOT / "llmft_helpers" / "profiles" / "tiny.toml").read_text()
     files["other"].write_text(preset.replace('name = "random"', 'name = "embedded"'))
+    there = set(tmp_path.iterdir())
     assert main([argument.format(**files) for argument in arguments]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ") and says in message
-    assert not Path("never-written.jsonl").exists()
+    assert files["earlier"].read_text() == "an earlier run's answers\n" and set(tmp_path.iterdir()) == there
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device", "trainer/a.bin"), "no space left on the disk (trainer/a.bin): free"),
+        (OSError(28, "No space left on device"), "no space left on the disk: free some, and run again"),
+        # what safetensors 0.8 says on a full tmpfs
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+         "no space left on the disk: free some, and run again"),
+    ],
+)  # fmt: skip
+def test_a_full_disk_anywhere_is_one_line(error, says, monkeypatch, capsys):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(command_line, "doctor", fail)
+    assert main(["doctor"]) == 2
+    assert f"error: {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), SafetensorError("invalid header")])
+def test_other_errors_of_the_system_keep_their_traceback(error, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(command_line, "doctor", fail)
+    with pytest.raises(type(error)):
+        main(["doctor"])
 
 
 def test_translate_answers_line_by_line_and_keeps_empty_lines(adapter):

@@ -1,14 +1,17 @@
 """Loading, LoRA, adapters on and off, reloading: base means base and tuned means tuned."""
 
+import contextlib
 import json
+import resource
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from llmft_helpers import models
 from llmft_helpers.embedded import character_tokenizer, embedded_model
 from llmft_helpers.errors import UserError
-from llmft_helpers.profiles import LoraSettings, ModelSettings
+from llmft_helpers.profiles import ModelSettings
 from llmft_helpers.runs import cache_dir
 
 
@@ -16,6 +19,17 @@ def logits(model, tokenizer) -> torch.Tensor:
     ids = tokenizer("Spanish: Hola.\nEnglish:", return_tensors="pt").input_ids
     with torch.no_grad():
         return model(input_ids=ids).logits
+
+
+@contextlib.contextmanager
+def small_files(size: int):
+    """Inside the block the system writes no file beyond `size` bytes: the closest to a full disk without one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def shake(model) -> None:
@@ -96,6 +110,19 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old_one(fresh, profile, t
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_safetensors_own_error_is_told_as_the_systems_is(fresh, profile, tmp_path):
+    """Not an OSError, but the same line; from a real write that the system refuses."""
+    model = models.add_lora(fresh[0], profile.lora, seed=1)
+    folder = tmp_path / "adapter"
+    models.save_adapter(model, folder, {"base_model": "random", "run": 1})
+    with small_files(10_000), pytest.raises(UserError) as raised:  # 60 kB of weights
+        models.save_adapter(model, folder, {"base_model": "random", "run": 2})
+    assert isinstance(raised.value.__cause__, SafetensorError)
+    assert str(raised.value) == f"cannot save the adapter in {folder}: File too large; free some space and run again"
+    assert json.loads((folder / models.ADAPTER_NOTE).read_text())["run"] == 1
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_a_model_that_is_nowhere_gets_advice():
     with pytest.raises(UserError, match=r"no/such-model.*(network|local folder)"):
         models.load_base_model(ModelSettings(name="no/such-model"))
@@ -131,21 +158,6 @@ def test_embedded_model_writes_english():
     assert models.is_4bit(model)
     text = generate(model, tokenizer, ["The capital of France is"], 5)[0].text
     assert "Paris" in text
-
-
-def test_rank_64_on_all_projections_has_the_expected_size():
-    """Of Llama 3.2 1B's shapes, computed: the number published for rank 64 is 45,088,768."""
-    hidden, kv, mlp, layers = 2048, 512, 8192, 16
-    shapes = [
-        (hidden, hidden),
-        (hidden, kv),
-        (hidden, kv),
-        (hidden, hidden),
-        (hidden, mlp),
-        (hidden, mlp),
-        (mlp, hidden),
-    ]
-    assert layers * LoraSettings().rank * sum(a + b for a, b in shapes) == 45_088_768
 
 
 def test_reload_keeps_the_precision_of_training(fresh, profile, tmp_path):

@@ -7,14 +7,25 @@ import pytest
 
 from llmft_helpers import notebooks
 from llmft_helpers.errors import UserError
+from llmft_helpers.notes import adapter_note
+from llmft_helpers.profiles import PRESETS, load_profile
 from llmft_helpers.runs import ROOT, TASKS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")
-def reports(profile):
-    return [notebooks.run_notebook(path, profile, "tiny") for path in NOTEBOOKS]
+def own_profile(tmp_path_factory):
+    """A user's profile file that is called like a preset, and is it in all else."""
+    path = tmp_path_factory.mktemp("own") / "tiny.toml"
+    path.write_text((PRESETS / "tiny.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def reports(own_profile):
+    profile = load_profile(str(own_profile))
+    return [notebooks.run_notebook(path, profile, str(own_profile)) for path in NOTEBOOKS]
 
 
 def test_all_four_run_and_fill_the_results_contract(reports, outputs):
@@ -42,9 +53,11 @@ def test_all_four_run_and_fill_the_results_contract(reports, outputs):
         assert {"versions", "device", "dtype", "profile", "seed", "data", "git_commit", "seconds"} <= set(provenance)
 
 
-def test_runs_leave_plots_predictions_and_adapters(reports, outputs):
+def test_runs_leave_plots_predictions_and_adapters(reports, own_profile, outputs):
     root = outputs / "tiny"
     for task in ("translation", "leetcode"):
+        note = json.loads((root / task / "adapter" / "llmft.json").read_text(encoding="utf-8"))
+        assert note == adapter_note(load_profile(str(own_profile)), task) and note["profile"] == str(own_profile)
         assert (root / task / "adapter" / "adapter_config.json").is_file()
         rows = [json.loads(line) for line in (root / task / "predictions.jsonl").read_text().splitlines()]
         assert len(rows) == json.loads((root / task / "metrics.json").read_text())["rows"]["test"]

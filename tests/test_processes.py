@@ -1,11 +1,13 @@
 """Two processes train as one does: every row once, the same model and metrics, and rank 0 alone writes."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
 
+import nbformat
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -50,6 +52,57 @@ def one(profiles, outputs):
     """Outputs of `train translation` in this process."""
     assert main(["train", "translation", "--profile", str(profiles[0])]) == 0
     return outputs / "even" / "translation"
+
+
+@pytest.fixture(scope="module")
+def both_ways(tmp_path_factory, outputs):
+    """Results of `train translation` in both directions, on few rows, in this process."""
+    path = tmp_path_factory.mktemp("both") / "both.toml"
+    text = (PRESETS / "tiny.toml").read_text(encoding="utf-8").replace("train_rows = 32", "train_rows = 4")
+    path.write_text(text.replace("shots = 2", 'shots = 2\ndirection = "both"'), encoding="utf-8")
+    assert main(["train", "translation", "--profile", str(path)]) == 0
+    return outputs / "both" / "translation"
+
+
+def saved_by_notebook(name: str) -> set[str]:
+    """Keys of the `metrics` that a notebook saves, those of its `reverse` among them."""
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    tree = ast.parse("\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
+    keys = []
+    for target, value in ((node.targets[0], node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)):
+        if ast.unparse(target) == "metrics" and isinstance(value, ast.Dict):
+            keys += [key.value for key in value.keys if key]
+        for part in ast.walk(target):
+            if isinstance(part, ast.Subscript) and ast.unparse(part.value) == "reverse":
+                keys.append(part.slice.value)
+    return set(keys)
+
+
+def test_the_same_metrics_as_the_notebooks(two, one, both_ways):
+    translation, code = saved_by_notebook("02_translation_lora.ipynb"), saved_by_notebook("03_leetcode_lora.ipynb")
+    assert {"base", "bleu_p_value_ar", "tuned_en_es"} <= translation and {"base", "left_out"} <= code
+
+    def saved(folder) -> dict:
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+    assert set(saved(both_ways)) == translation
+    assert set(saved(one)) == set(saved(two[0] / "even" / "translation")) == translation - {"tuned_en_es"}
+    assert set(saved(two[0] / "uneven" / "leetcode")) == code
+    forth, back = saved(both_ways)["tuned"], saved(both_ways)["tuned_en_es"]
+    assert set(back) == set(forth) and back["perplexity"] != forth["perplexity"]  # other questions
+
+
+def test_an_adapter_finds_the_profile_file_it_was_trained_with(one, profiles, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("LLMFT_PROFILE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("Hola.\n\nAdiós.\n", encoding="utf-8")
+    adapter, merged, text = str(one / "adapter"), str(tmp_path / "merged"), str(tmp_path / "in.txt")
+    assert json.loads((one / "adapter" / "llmft.json").read_text())["profile"] == str(profiles[0])
+    assert main(["export", "--adapter", adapter, "--output", merged]) == 0
+    capsys.readouterr()
+    for model in (["--adapter", adapter], ["--model", merged]):
+        assert main(["translate", *model, "--input", text]) == 0
+        assert len(capsys.readouterr().out.split("\n")) == 4
 
 
 def test_every_row_is_trained_on_once(two, profiles):

@@ -1,14 +1,21 @@
 """Presets are valid; a mistake in a profile is answered with its file and key."""
 
 import dataclasses
+import gzip
+import json
 import re
+from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
+from llmft_helpers.corpora import PAIR_COLUMNS, PROBLEM_COLUMNS
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import PRESETS, Profile, TaskSettings, load_profile
 from llmft_helpers.runs import ROOT
+from llmft_helpers.sources import read_source
 
 TINY = (PRESETS / "tiny.toml").read_text(encoding="utf-8")
 
@@ -23,6 +30,33 @@ def test_presets_are_valid_and_their_local_files_exist(name):
             assert (source.hub is None) == (name != "full")
             assert source.hub or (ROOT / source.path).is_file()
     assert profile == load_profile(str(PRESETS / f"{name}.toml"))
+
+
+@pytest.mark.parametrize("name", ["local-corpora", "tatoeba"])
+def test_the_examples_load_and_find_files_of_their_columns_beside_them(name, tmp_path, monkeypatch):
+    """As their first lines say: a copy of the profile, files of these names and columns next to it."""
+    (tmp_path / "mine").mkdir()
+    example = tmp_path / "mine" / f"{name}.toml"
+    example.write_text((ROOT / "docs" / example.name).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    pairs = load_profile(str(example)).translation.sources
+    for source in pairs:
+        row: dict = {}
+        for ours, theirs in source.columns.items():
+            outer, *inner = theirs.split(".")
+            row[outer] = {**row.get(outer, {}), inner[0]: f"in {ours}"} if inner else f"in {ours}"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), example.parent / source.path)
+    problem = {column: "x" for column in PROBLEM_COLUMNS} | {"test": "def check(candidate): ..."}
+    (example.parent / "leetcode_train.jsonl.gz").write_bytes(gzip.compress(json.dumps(problem).encode()))
+    (example.parent / "leetcode_test.jsonl.gz").write_bytes(gzip.compress(json.dumps(problem).encode()))
+    profile = load_profile(str(example))
+    assert profile.name == name and profile.model.name == "embedded"
+    for source in profile.translation.sources:
+        assert Path(source.path).parent == example.parent and source.licence != "unknown"
+        [(_, row)] = read_source(source, PAIR_COLUMNS)
+        assert row == {"es": "in es", "en": "in en"}
+    for source in profile.leetcode.sources:
+        assert read_source(source, PROBLEM_COLUMNS) and source.licence != "unknown"
 
 
 def test_the_environment_chooses_by_name_or_path_and_the_device_otherwise(monkeypatch, tmp_path):
@@ -55,6 +89,7 @@ def test_data_beside_a_profile_is_found_from_any_working_folder(monkeypatch, tmp
     ("old", "new", "said"),
     [
         ("seed = 1", "seed = 1\nsede = 2", r"sede: unknown key"),
+        ("seed = 1", 'seed = 1\nfile = "a.toml"', "file: unknown key"),
         ("rank = 4", "rank = 4\nranks = 4", r"lora.ranks: unknown key"),
         ("rank = 4", 'rank = "4"', r"lora.rank: .*valid integer.*'4'"),
         ("rank = 4", "rank = 0", r"lora.rank: .*greater than 0.*0"),

@@ -81,6 +81,26 @@ def test_missing_and_broken_files_are_named(tmp_path):
         runs.read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("read", [runs.read_json, runs.read_jsonl])
+def test_a_folder_or_an_unreadable_file_is_named(read, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=rf"{tmp_path}: cannot be read \(Is a directory\)"):
+        read(tmp_path)
+
+    def refuse(path, *_, **__):  # tests may run as root, who reads everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "a.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"a.json: cannot be read \(Permission denied\)"):
+        read(tmp_path / "a.json")
+
+
+def test_json_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "a.json").write_bytes('{"a": "año"}'.encode("latin-1"))
+    with pytest.raises(UserError, match="a.json: cannot be read .*utf-8"):
+        runs.read_json(tmp_path / "a.json")
+
+
 def test_fingerprint_follows_content_not_key_order_and_is_the_same_in_another_process(tmp_path):
     rows = [{"es": "año", "en": "year"}, {"es": "sí", "en": "yes"}]
     mark = runs.fingerprint(rows)

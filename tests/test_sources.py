@@ -149,6 +149,31 @@ def test_impossible_source_is_refused(given, said):
         read_source(Source("mine", **given), SIDES)
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_folder_is_no_file(tmp_path, aligned):
+    (tmp_path / "a.jsonl").mkdir()
+    path = str(tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match=f"source 'mine': {path} is a folder: name the file"):
+        read_source(Source("mine", path=(path, path) if aligned else path), SIDES)
+
+
+def test_a_path_that_the_system_refuses_to_look_up_is_not_found():
+    """Path.is_file raises for a name that is too long, as it does for a folder that may not be searched."""
+    with pytest.raises(UserError, match="source 'mine': file x+.jsonl not found"):
+        read_source(Source("mine", path="x" * 300 + ".jsonl"), SIDES)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_bytes(jsonl(ROWS))
+
+    def refuse(path, *_, **__):  # tests may run as root, who reads everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"a.jsonl: cannot be read \(Permission denied\)"):
+        read_source(Source("mine", path=str(tmp_path / "a.jsonl")), SIDES)
+
+
 def test_a_mapped_optional_column_must_exist_and_others_may_be_absent(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(jsonl([{"es": "x", "en": "y", "style": "formal", "id": None}]))
     path = str(tmp_path / "a.jsonl")
