@@ -28,7 +28,7 @@ figures: $(STAMP)
 ablations: $(STAMP)
 	$(BIN)/python benchmarks/ablations.py $(if $(PROFILE),--profile $(PROFILE),--profile demo --docs docs/ablations.md)
 
-# profile full without a GPU: a random 1B Llama through the notebooks, about 20 minutes and 20 GB on 2 cores
+# profile full without a GPU: a random 1B Llama through the notebooks, about 5 minutes and 8 GB on 2 cores
 rehearse-full: $(STAMP)
 	$(BIN)/python benchmarks/rehearse_full.py
 

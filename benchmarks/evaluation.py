@@ -20,6 +20,7 @@ import pandas
 from llmft_helpers import corpora, runs
 from llmft_helpers.generation import Generated, Timer, generate, tokens_per_second
 from llmft_helpers.models import load_for_inference, read_adapter_note
+from llmft_helpers.notes import noted_profile
 from llmft_helpers.profiles import Profile, load_profile
 from llmft_helpers.prompts import TranslationTask
 
@@ -84,9 +85,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    profile = load_profile(
-        options.profile or (read_adapter_note(options.adapter)["profile"] if options.adapter else None)
-    )
+    if options.adapter and not options.profile:
+        profile = noted_profile(read_adapter_note(options.adapter), options.adapter)
+    else:
+        profile = load_profile(options.profile)
     prompts = draw_prompts(profile, TranslationTask(profile.translation.direction), options.count)
     model, tokenizer = load_for_inference(profile, options.adapter)
     results = {"as evaluated": compare(model, tokenizer, prompts, options.rows, profile)}

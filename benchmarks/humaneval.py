@@ -27,6 +27,7 @@ from llmft_helpers.answers import describe_code, extract_code, parses
 from llmft_helpers.evaluation import paired_code_p_value, work_scores
 from llmft_helpers.generation import generate
 from llmft_helpers.models import adapters_off, load_for_inference, read_adapter_note
+from llmft_helpers.notes import noted_profile
 from llmft_helpers.profiles import Profile, load_profile
 
 TASK = prompts.LeetcodeTask()
@@ -134,9 +135,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    profile = load_profile(
-        options.profile or (read_adapter_note(options.adapter)["profile"] if options.adapter else None)
-    )
+    if options.adapter and not options.profile:
+        profile = noted_profile(read_adapter_note(options.adapter), options.adapter)
+    else:
+        profile = load_profile(options.profile)
     rows = list(read_problems().values())[: options.rows]
     model, tokenizer = load_for_inference(profile, options.adapter)
     results = {"rows": len(rows), "model": profile.model.name, "max_new_tokens": profile.leetcode.max_new_tokens}

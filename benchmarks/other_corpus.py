@@ -18,7 +18,8 @@ from llmft_helpers import corpora, runs
 from llmft_helpers.cleaning import normalise, reason_to_drop
 from llmft_helpers.evaluation import evaluate_task
 from llmft_helpers.models import adapters_off, load_for_inference, read_adapter_note
-from llmft_helpers.profiles import Profile, Source, load_profile
+from llmft_helpers.notes import noted_profile
+from llmft_helpers.profiles import Profile, Source
 from llmft_helpers.prompts import TranslationTask
 from llmft_helpers.sources import read_source
 
@@ -49,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     note = read_adapter_note(options.adapter)
-    profile = load_profile(note["profile"])
+    profile = noted_profile(note, options.adapter)
     source = Source(name="other", path=options.pairs, columns={"es": options.es, "en": options.en})
     rows = unseen_rows(profile, source, options.rows)
     model, tokenizer = load_for_inference(profile, options.adapter)
