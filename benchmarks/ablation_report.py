@@ -78,7 +78,7 @@ def register_table(document: dict) -> pandas.DataFrame:
     """BLEU by training register and test register, every run on the same number of rows."""
     chosen = [row for row in scored(document) if row["group"] in ("register", "reference")]
     return pandas.DataFrame(
-        {"trained on": "both" if row["group"] == "reference" else row["name"]}
+        {"trained on": "merged" if row["group"] == "reference" else row["name"]}
         | {f"BLEU on {name}": interval(part) for name, part in row["per_source"].items()}
         for row in chosen
     )
@@ -98,7 +98,7 @@ def tone_table(document: dict) -> pandas.DataFrame:
         return cells
 
     rows = [row for row in scored(document) if row["group"] in ("register", "reference")]
-    lines = [line("both" if row["group"] == "reference" else row["name"], row["per_source"]) for row in rows]
+    lines = [line("merged" if row["group"] == "reference" else row["name"], row["per_source"]) for row in rows]
     return pandas.DataFrame([*lines, line("(references)", document["references"])])
 
 
@@ -219,7 +219,7 @@ behind every line.
 
 ## Training register by test register
 
-Equally many rows each; "both" is the reference, half of it from either corpus.
+Equally many rows each; "merged" is the reference, half of it from either corpus.
 
 {markdown(register_table(document))}
 

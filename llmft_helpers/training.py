@@ -89,6 +89,11 @@ def fine_tune(trainer) -> dict:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise UserError(out_of_memory_advice(trainer)) from error
+    except RuntimeError as error:
+        if "unexpected pos" not in str(error):  # what torch.save says when a file cannot be written to its end
+            raise
+        advice = "free some space and run again: it goes on from the last whole checkpoint"
+        raise UserError(f"cannot write a checkpoint in {folder}: {advice}") from error
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:

@@ -163,7 +163,7 @@ def test_other_libraries(path, names):
 
 
 def test_generate_takes_our_settings():
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, GenerationMixin
 
     from llmft_helpers import generation
 
@@ -173,8 +173,10 @@ def test_generate_takes_our_settings():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "model.generate"
     )
     settings = [keyword.arg for keyword in call.keywords if keyword.arg]
-    assert len(settings) == 5
-    assert all(hasattr(GenerationConfig(), name) for name in [*settings, "stop_strings"])
+    assert len(settings) == 6
+    settings.remove("stopping_criteria")  # an argument of generate() itself
+    assert "stopping_criteria" in inspect.signature(GenerationMixin.generate).parameters
+    assert all(hasattr(GenerationConfig(), name) for name in settings)
 
 
 def test_offline_metrics_need_no_script():

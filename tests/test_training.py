@@ -197,6 +197,21 @@ def test_a_loss_that_is_no_number_stops_at_its_step_with_advice(fresh, profile, 
     assert trainer.state.global_step == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_while_a_checkpoint_is_written_is_one_line(fresh, profile, rows, tmp_path):
+    from transformers import TrainerCallback
+
+    class Full(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            with open("/dev/full", "wb") as full:
+                torch.save(torch.zeros(100_000), full)
+
+    trainer = make(fresh, profile, rows, tmp_path)
+    trainer.add_callback(Full())
+    with pytest.raises(UserError, match="cannot write a checkpoint in .*: free some space and run again"):
+        training.fine_tune(trainer)
+
+
 def test_prompt_tokens_are_scored_on_demand(fresh, profile, rows, tmp_path):
     trainer = make(fresh, profile, rows, tmp_path, dataclasses.replace(SETTINGS, loss_on_prompt=True))
     batch = next(iter(trainer.get_train_dataloader()))
