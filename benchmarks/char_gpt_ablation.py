@@ -169,7 +169,7 @@ VARIANTS: dict[str, Variant] = {
     "dense AdamW for the table": dense_table,
     "no documents repeated": not_balanced,
     "AdamW for the blocks": adamw,
-    "AdamW for the blocks, a third of the rate": adamw_third_of_rate,
+    "AdamW for the blocks at a third of the rate": adamw_third_of_rate,
     "float32 products": float32,
     "GELU": gelu,
     "SwiGLU": gated,

@@ -29,7 +29,7 @@ CHANGES = {
     "dense AdamW for the table": {"optimizers"},
     "no documents repeated": {"documents"},
     "AdamW for the blocks": {"optimizers"},
-    "AdamW for the blocks, a third of the rate": {"optimizers", "settings"},
+    "AdamW for the blocks at a third of the rate": {"optimizers", "settings"},
     "float32 products": MODEL,
     "GELU": MODEL,
     "SwiGLU": MODEL | {"optimizers"},
