@@ -203,8 +203,7 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_one_line(fresh, profile, r
 
     class Full(TrainerCallback):
         def on_step_end(self, *args, **kwargs):
-            with open("/dev/full", "wb") as full:
-                torch.save(torch.zeros(100_000), full)
+            torch.save(torch.zeros(100_000), "/dev/full")
 
     trainer = make(fresh, profile, rows, tmp_path)
     trainer.add_callback(Full())
