@@ -100,3 +100,11 @@ def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, mo
     partial = outputs / "tiny" / "reports" / "09_broken.partial.ipynb"
     assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
     assert not partial.with_name("09_broken.html").exists()
+
+
+def test_a_report_keeps_the_last_state_of_a_progress_bar():
+    text = "before\n 0%\r50%\r100%\nafter\r\n"
+    outputs = [nbformat.v4.new_output("stream", text=text)]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)])
+    notebooks.keep_last_state(notebook)
+    assert notebook.cells[0].outputs[0].text == "before\n100%\nafter\r\n"
