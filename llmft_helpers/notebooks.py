@@ -1,7 +1,6 @@
 """Run copies of the notebooks without a browser: progress by cell, an HTML report, the partial copy of a failure."""
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -40,6 +39,7 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
         notebook,
         timeout=None,
         kernel_name="python3",
+        coalesce_streams=True,  # of a progress bar only the last state stays
         resources={"metadata": {"path": str(FOLDER)}},
         extra_arguments=["--log-level=ERROR"],
     )
@@ -51,19 +51,10 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
         write_text(partial, nbformat.writes(notebook))
         raise UserError(f"{path.name} failed; its partial copy is {partial}\n{error}") from error
     (reports / f"{path.stem}.partial.ipynb").unlink(missing_ok=True)
-    keep_last_state(notebook)
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, {"metadata": {"name": path.stem}})
     report = reports / f"{path.stem}.html"
     write_text(report, page)
     return report
-
-
-def keep_last_state(notebook) -> None:
-    """Leave of a progress bar what a terminal shows at the end; a browser would show every state on its own line."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
 
 
 def kernel_environment(profile: Profile, profile_choice: str) -> dict[str, str]:

@@ -102,9 +102,9 @@ def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, mo
     assert not partial.with_name("09_broken.html").exists()
 
 
-def test_a_report_keeps_the_last_state_of_a_progress_bar():
-    text = "before\n 0%\r50%\r100%\nafter\r\n"
-    outputs = [nbformat.v4.new_output("stream", text=text)]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", outputs=outputs)])
-    notebooks.keep_last_state(notebook)
-    assert notebook.cells[0].outputs[0].text == "before\n100%\nafter\r\n"
+def test_a_report_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch, outputs):
+    code = "import sys, time\nfor i in range(3):\n    print(f'\\rstate {i}', end='', flush=True)\n    time.sleep(0.2)"
+    path = tmp_path / "bar.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), path)
+    page = notebooks.run_notebook(path, load_profile("tiny"), "tiny").read_text(encoding="utf-8")
+    assert "state 2" in page and "state 1" not in page
