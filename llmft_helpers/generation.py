@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+LOOP = 24  # tokens: no reference solution that we train on repeats that many
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -29,6 +31,7 @@ def generate(
 ) -> list[Generated]:
     """Greedy continuations in the order of `prompts`, each up to the end token, a stop string or the limit.
 
+    A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.
     Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
     `progress(done, total)` is called after every batch.
     """
@@ -72,9 +75,22 @@ def _generate_batch(
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=end,
+        logits_processor=[_NoLoop(inputs.input_ids.shape[1])],
         stopping_criteria=[_AnswerEnds(tokenizer, stop, inputs.input_ids.shape[1])] if stop else None,
     )  # (B, T + new)
     return [_cut(tokenizer, row, end, stop) for row in output[:, inputs.input_ids.shape[1] :].tolist()]
+
+
+class _NoLoop:
+    """Bars the token that would write the same LOOP tokens a second time in one answer; the prompt may be repeated."""
+
+    def __init__(self, start: int):
+        from transformers import NoRepeatNGramLogitsProcessor  # not at the top: Unsloth wants to be imported first
+
+        self.start, self.processor = start, NoRepeatNGramLogitsProcessor(LOOP)
+
+    def __call__(self, ids, scores):  # (B, T + new), (B, V)
+        return self.processor(ids[:, self.start :], scores)  # (B, V)
 
 
 class _AnswerEnds:

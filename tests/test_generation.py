@@ -116,3 +116,20 @@ def test_pad_token_is_never_the_end_token(base):
 
 def test_tokens_per_second():
     assert generation.tokens_per_second([Generated("a", 3, True), Generated("b", 5, False)], 2.0) == 4.0
+
+
+def test_an_answer_does_not_loop(base, prompts):
+    model, tokenizer = base
+
+    def repeats(tokens: list[int]) -> bool:
+        pieces = [tuple(tokens[i : i + generation.LOOP]) for i in range(len(tokens) - generation.LOOP + 1)]
+        return len(set(pieces)) < len(pieces)
+
+    inputs = tokenizer(prompts[0], return_tensors="pt")
+    start = inputs.input_ids.shape[1]
+    plain, barred = (
+        model.generate(**inputs, max_new_tokens=300, do_sample=False, logits_processor=processors)[0, start:].tolist()
+        for processors in ([], [generation._NoLoop(start)])
+    )
+    assert repeats(plain)
+    assert not repeats(barred)
