@@ -74,13 +74,17 @@ def sweep_table(document: dict) -> pandas.DataFrame:
     )
 
 
+def by_register(document: dict) -> dict[str, dict]:
+    """Scores by test register of the runs that differ in their training register alone."""
+    chosen = [row for row in scored(document) if row["group"] in ("register", "reference")]
+    return {"merged" if row["group"] == "reference" else row["name"]: row["per_source"] for row in chosen}
+
+
 def register_table(document: dict) -> pandas.DataFrame:
     """BLEU by training register and test register, every run on the same number of rows."""
-    chosen = [row for row in scored(document) if row["group"] in ("register", "reference")]
     return pandas.DataFrame(
-        {"trained on": "merged" if row["group"] == "reference" else row["name"]}
-        | {f"BLEU on {name}": interval(part) for name, part in row["per_source"].items()}
-        for row in chosen
+        {"trained on": name} | {f"BLEU on {source}": interval(part) for source, part in parts.items()}
+        for name, parts in by_register(document).items()
     )
 
 
@@ -97,8 +101,7 @@ def tone_table(document: dict) -> pandas.DataFrame:
             }
         return cells
 
-    rows = [row for row in scored(document) if row["group"] in ("register", "reference")]
-    lines = [line("merged" if row["group"] == "reference" else row["name"], row["per_source"]) for row in rows]
+    lines = [line(name, parts) for name, parts in by_register(document).items()]
     return pandas.DataFrame([*lines, line("(references)", document["references"])])
 
 

@@ -33,13 +33,15 @@ def table(results: dict) -> str:
     add("code: answer is typed", code, lambda m: f"{m['type_hints_rate']:.0%}")
     add("code: restates its prompt", code, lambda m: f"{m['prompt_echo_rate']:.0%}")
     seconds = sum(sum(results[task]["provenance"]["seconds"].values()) for task in results)
+    memory = max(results[task]["provenance"]["peak_memory_gb"]["host"] for task in results)
     provenance = translation["provenance"]
     notes = (
         f"Test rows: {translation['rows']['test']} sentences, {code['rows']['test']} problems. BLEU tuned against "
         f"base: p = {translation['bleu_p_value']:.3g} (paired bootstrap); problems solved: "
         f"p = {code['pass_p_value']:.2g} (McNemar). "
         f"The character GPT from scratch reaches perplexity {character['perplexity']:.2f} a character. "
-        f"All stages together took {seconds / 60:.0f} minutes on: {provenance['device']}."
+        f"All stages together took {seconds / 60:.0f} minutes, and the largest notebook held {memory:.1f} GB, on: "
+        f"{provenance['device']}."
     )
     return "\n".join([*lines, "", notes, ""])
 
@@ -53,6 +55,14 @@ def beside(folder: Path) -> str:
         sentences.append(
             f"The same adapter on {other['rows']:,} random Tatoeba sentences, which nobody tuned to "
             f"(`benchmarks/other_corpus.py`): BLEU {tuned['bleu']:.1f} ({interval(tuned['bleu_ci95'])})."
+        )
+    if (path := folder / "leetcode" / "humaneval.json").is_file():
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        arms = ("base", "base, few-shot", "base, as published", "tuned")
+        solved = "; ".join(f"{arm} {measured['arms'][arm]['pass_at_1']:.1%}" for arm in arms)
+        sentences.append(
+            f"HumanEval, the first {measured['rows']} problems, which nobody tuned to (`benchmarks/humaneval.py`), "
+            f"solved: {solved}; {measured['arms']['tuned']['parses_rate']:.0%} of the tuned answers parse."
         )
     if (path := folder / "translation" / "throughput.json").is_file():
         measured = json.loads(path.read_text(encoding="utf-8"))
