@@ -17,7 +17,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
-from char_gpt import load_texts, train_ours
+from char_gpt_runs import Documents, load_texts, train_ours
 from lifting import lift
 from torch import nn
 
@@ -71,20 +71,22 @@ def dense_table(gpt, settings):
     gpt.make_optimizers = make_dense
 
 
-def adamw(gpt, settings):
-    make_optimizers = gpt.make_optimizers
+def adamw(share):
+    """AdamW for the blocks too, at this share of the others' learning rate."""
 
-    def make_without_muon(model, learning_rate):
-        _, sparse, adamw = make_optimizers(model, learning_rate)
-        adamw.param_groups[0]["params"] += model.blocks.parameters()
-        return [sparse, adamw]
+    def variant(gpt, settings):
+        make_optimizers = gpt.make_optimizers
 
-    gpt.make_optimizers = make_without_muon
+        def make_without_muon(model, learning_rate):
+            _, *others = make_optimizers(model, learning_rate)
+            blocks = torch.optim.AdamW(
+                model.blocks.parameters(), lr=share * learning_rate, betas=gpt.BETAS, weight_decay=0.0, fused=True
+            )
+            return [blocks, *others]
 
+        gpt.make_optimizers = make_without_muon
 
-def adamw_third_of_rate(gpt, settings):
-    adamw(gpt, settings)
-    return replace(settings, learning_rate=settings.learning_rate / 3)
+    return variant
 
 
 def float32(gpt, settings):
@@ -143,8 +145,16 @@ def tied_head(gpt, settings):
     gpt.make_optimizers = make_tied
 
 
+def larger_start(gpt, settings):
+    gpt.INIT_SCALE = 1.0
+
+
 def constant_rate(gpt, settings):
     gpt.rate_factor = lambda used: min(0.1 + used / gpt.WARM_UP, 1.0)
+
+
+def no_warm_up(gpt, settings):
+    gpt.rate_factor = lambda used: 1 - used
 
 
 def half_context(gpt, settings):
@@ -168,8 +178,9 @@ VARIANTS: dict[str, Variant] = {
     "no group left out": all_groups_read,
     "dense AdamW for the table": dense_table,
     "no documents repeated": not_balanced,
-    "AdamW for the blocks": adamw,
-    "AdamW for the blocks at a third of the rate": adamw_third_of_rate,
+    "AdamW for the blocks": adamw(1.0),
+    "AdamW for the blocks at a third of the rate": adamw(1 / 3),
+    "AdamW for the blocks at a sixth of the rate": adamw(1 / 6),
     "float32 products": float32,
     "GELU": gelu,
     "SwiGLU": gated,
@@ -178,14 +189,16 @@ VARIANTS: dict[str, Variant] = {
     "no positions": no_positions,
     "outputs not started at zero": random_start,
     "head tied to the embedding": tied_head,
+    "weights start twice as large": larger_start,
     "constant learning rate": constant_rate,
+    "no warm-up": no_warm_up,
     "half the context": half_context,
     "twice the context": double_context,
     "twice the batch": double_batch,
 }
 
 
-def measure(name: str, settings: CharGptSettings, seeds: list[int], train, validation) -> dict:
+def measure(name: str, settings: CharGptSettings, seeds: list[int], texts: dict[str, Documents]) -> dict:
     """One row of the table: mean over seeds, and their spread."""
     results = []
     for seed in seeds:
@@ -193,12 +206,12 @@ def measure(name: str, settings: CharGptSettings, seeds: list[int], train, valid
         gpt.CHECKS = 1
         gpt.Linear.compute = torch.bfloat16 if device_description()["dtype"] == "bfloat16" else torch.float32
         changed = VARIANTS[name](gpt, settings) or settings
-        results.append(train_ours(gpt, changed, seed, train, validation))
+        results.append(train_ours(gpt, changed, seed, texts))
     bits = [result["bits_per_char"] for result in results]
     return {
         "variant": name,
         "bits_per_char": statistics.mean(bits),
-        "spread": max(bits) - min(bits),
+        "spread": max(bits) - min(bits) if len(bits) > 1 else None,
         "parameters": results[0]["parameters"],
         "steps": round(statistics.mean(result["steps"] for result in results)),
         "ms_per_step": 1000 * statistics.mean(result["seconds"] / result["steps"] for result in results),
@@ -212,7 +225,6 @@ def parse() -> argparse.Namespace:
     budget.add_argument("--steps", type=int, help="of training for every variant, instead of seconds")
     parser.add_argument("--seeds", default="1", help="comma-separated (default 1)")
     parser.add_argument("--only", help="comma-separated names of variants; default all")
-    parser.add_argument("--text", type=Path, help="a UTF-8 file; default: the profile's corpora")
     parser.add_argument("--profile", help="whose shape and corpora to use (default: LLMFT_PROFILE, or by device)")
     parser.add_argument("--json", type=Path, help="write what is printed")
     return parser.parse_args()
@@ -223,21 +235,22 @@ def main() -> None:
     names = options.only.split(",") if options.only else list(VARIANTS)
     if unknown := [name for name in names if name not in VARIANTS]:
         raise UserError(f"--only: no variant {unknown[0]!r}; there are: {', '.join(VARIANTS)}")
-    settings = load_profile(options.profile).char_gpt
+    profile = load_profile(options.profile)
+    settings = profile.char_gpt
     if options.steps:
         settings, budget = replace(settings, seconds=1e9, max_steps=options.steps), f"{options.steps} steps"
     else:
         settings, budget = replace(settings, seconds=options.seconds, max_steps=10**9), f"{options.seconds:g} s"
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    train, validation = load_texts(options)
+    texts = load_texts(profile)
     print(f"{'variant':<44}{'bits/char':>10}{'change':>9}{'spread':>8}{'parameters':>12}{'steps':>7}{'ms/step':>9}")
     rows = []
     for name in names:
-        row = measure(name, settings, seeds, train, validation)
+        row = measure(name, settings, seeds, texts)
         row["change"] = row["bits_per_char"] / (rows or [row])[0]["bits_per_char"] - 1
         rows.append(row)
         print(
-            f"{name:<44}{row['bits_per_char']:>10.3f}{row['change']:>+9.1%}{row['spread']:>8.3f}"
+            f"{name:<44}{row['bits_per_char']:>10.3f}{row['change']:>+9.1%}{row['spread'] or float('nan'):>8.3f}"
             f"{row['parameters']:>12,}{row['steps']:>7,}{row['ms_per_step']:>9.1f}",
             flush=True,
         )

@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from llmft_helpers.reporting import p_text
+
 ROOT = Path(__file__).resolve().parents[1]
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
@@ -35,10 +37,12 @@ def table(results: dict) -> str:
     seconds = sum(sum(results[task]["provenance"]["seconds"].values()) for task in results)
     memory = max(results[task]["provenance"]["peak_memory_gb"]["host"] for task in results)
     provenance = translation["provenance"]
+    share = code.get("best_constant_share")
+    lucky = "" if share is None else f"The luckiest constant of each problem would pass {share:.1%} of its tests. "
     notes = (
         f"Test rows: {translation['rows']['test']} sentences, {code['rows']['test']} problems. BLEU tuned against "
-        f"base: p = {translation['bleu_p_value']:.3g} (paired bootstrap); problems solved: "
-        f"p = {code['pass_p_value']:.2g} (McNemar). "
+        f"base: {p_text(translation['bleu_p_value'])} (paired bootstrap); problems solved: "
+        f"{p_text(code['pass_p_value'])} (McNemar). {lucky}"
         f"The character GPT from scratch reaches perplexity {character['perplexity']:.2f} a character. "
         f"All stages together took {seconds / 60:.0f} minutes, and the largest notebook held {memory:.1f} GB, on: "
         f"{provenance['device']}."
@@ -68,11 +72,21 @@ def beside(folder: Path) -> str:
         measured = json.loads(path.read_text(encoding="utf-8"))
         ratio, ours = measured["table"]["ratio"], measured["table"]["ours"]
         sentences.append(
-            f"Against the vendor notebook's settings on the same machine (`benchmarks/lora_throughput.py`): training "
-            f"{ratio['tokens_per_second']:.1f} times as fast at the same 8 rows a step "
+            f"Against the settings of Unsloth's own notebooks on the same machine (`benchmarks/lora_throughput.py`): "
+            f"training {ratio['tokens_per_second']:.1f} times as fast at the same 8 rows a step "
             f"({ours['tokens_per_second']:.0f} real tokens a second), "
-            f"{ratio['tokens_per_second_16']:.1f} times at the demo's 16, generation "
-            f"{ratio['generated_tokens_per_second']:.1f} times; validation loss {ratio['validation_loss']:.3f} times."
+            f"{ratio['tokens_per_second_16']:.1f} times if ours takes the demo's 16, generation "
+            f"{ratio['generated_tokens_per_second']:.1f} times; validation loss {ratio['validation_loss'] - 1:+.1%}."
+        )
+    if (path := folder / "char_gpt" / "nanogpt.json").is_file():
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        seeds = measured["comparisons"]
+        fewer = [100 * (1 - seed["bits_ratio"]) for seed in seeds]
+        shares = "; ".join("never" if s["time_ratio"] is None else f"{s['time_ratio']:.0%}" for s in seeds)
+        sentences.append(
+            f"The character GPT against nanoGPT, same text, cores and seconds (`benchmarks/char_gpt.py`, "
+            f"{measured['setting']}): {interval([min(fewer), max(fewer)])}% fewer bits a character over {len(seeds)} "
+            f"seed(s); nanoGPT's best loss is reached after this share of its time: {shares}."
         )
     if (path := folder / "gpu_full.json").is_file():
         measured = json.loads(path.read_text(encoding="utf-8"))

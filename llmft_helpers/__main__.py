@@ -8,11 +8,11 @@ import contextlib
 import errno
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
+from .answering import direction, load, refuse_other_task, stay_offline_if_local, trained_profile
 from .errors import WRITE_ERRORS, UserError, reason, system_errno
-from .profiles import Profile, default_name, load_profile
+from .profiles import default_name, load_profile
 from .runs import read_jsonl, write_jsonl, write_text
 
 
@@ -125,59 +125,11 @@ def export(options: argparse.Namespace) -> int:
     from .exporting import export_merged, refuse
 
     refuse(options.format, options.output)
-    profile = _trained_profile(options)
+    profile = trained_profile(options)
     stay_offline_if_local(profile)
     export_merged(profile, options.adapter, options.output)
     print(f"merged model: {options.output}")
     return 0
-
-
-def _note(options: argparse.Namespace) -> dict:
-    """What the adapter or merged model says of its training; {} for the untuned model."""
-    from .exporting import read_merged_note
-    from .models import read_adapter_note
-
-    if getattr(options, "model", None) is not None:
-        return read_merged_note(options.model)
-    return read_adapter_note(options.adapter) if options.adapter is not None else {}
-
-
-def _trained_profile(options: argparse.Namespace) -> Profile:
-    """The chosen profile, or the one that adapter or merged model was trained with."""
-    from .notes import noted_profile
-
-    note = {} if options.profile else _note(options)
-    return noted_profile(note, options.adapter or options.model) if note else load_profile(options.profile)
-
-
-def _profile_for(options: argparse.Namespace) -> Profile:
-    """The profile to answer with; a merged model takes its model's place."""
-    profile = _trained_profile(options)
-    if options.model is None:
-        return profile
-    merged = replace(profile.model, name=str(options.model), load_in_4bit=False, revision=None)
-    return replace(profile, model=merged)
-
-
-def stay_offline_if_local(profile: Profile) -> None:
-    """Hub look-ups that cannot find anything cost seconds each."""
-    from .notebooks import is_local
-
-    if is_local(profile):
-        os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _load(options: argparse.Namespace):
-    from .models import load_for_inference
-
-    profile = _profile_for(options)
-    stay_offline_if_local(profile)
-    # Libraries greet on standard output, which belongs to the answers.
-    saved, sys.stdout = sys.stdout, sys.stderr
-    try:
-        return profile, *load_for_inference(profile, options.adapter)
-    finally:
-        sys.stdout = saved
 
 
 def translate(options: argparse.Namespace) -> int:
@@ -185,8 +137,9 @@ def translate(options: argparse.Namespace) -> int:
     from .prompts import TranslationTask
 
     lines = (_read(options.input) if options.input else sys.stdin.read()).splitlines()
-    task = TranslationTask(_direction(options))  # before minutes of loading
-    profile, model, tokenizer = _load(options)
+    refuse_other_task(options, "translation")
+    task = TranslationTask(direction(options))  # before minutes of loading
+    profile, model, tokenizer = load(options)
     asked = [line.strip() for line in lines if line.strip()]
     prompts = [task.prompt({task.source: line}) for line in asked]
     settings = profile.translation
@@ -198,17 +151,6 @@ def translate(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text)
     return 0
-
-
-def _direction(options: argparse.Namespace) -> str:
-    """The direction asked for, else the one trained or the profile's; UserError if it was not trained."""
-    trained = _note(options).get("direction")
-    if trained and options.direction and trained not in (options.direction, "both"):
-        raise UserError(
-            f"{options.adapter or options.model} was trained {trained}, not {options.direction}: "
-            f'leave --direction out, or train one with direction = "both"'
-        )
-    return options.direction or trained or load_profile(options.profile).translation.direction
 
 
 def _read(path: Path) -> str:
@@ -236,7 +178,8 @@ def solve(options: argparse.Namespace) -> int:
 
     problems = read_jsonl(options.input)
     _column(options.input, problems, "task_id", "problem_description", "starter_code")
-    profile, model, tokenizer = _load(options)
+    refuse_other_task(options, "leetcode")
+    profile, model, tokenizer = load(options)
     task, settings = LeetcodeTask(), profile.leetcode
     prompts = [task.prompt(problem) for problem in problems]
     generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)

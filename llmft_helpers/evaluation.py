@@ -1,5 +1,6 @@
 """Score one model on one task: the same code, rows and precision for base, few-shot base and tuned."""
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -171,6 +172,17 @@ def drop_broken_problems(rows: list[dict]) -> tuple[list[dict], list[dict]]:
     if not kept:
         raise UserError(f"none of the {len(rows)} test problems' references passes its tests: {graded[0]['detail']}")
     return kept, [one for one in graded if not one["passed"]]
+
+
+def best_constant_share(rows: list[dict]) -> float | None:
+    """Mean share of a problem's tests that the luckiest constant would pass: what a share of tests passed is worth.
+
+    None for problems whose tests are code, where the wanted values cannot be counted.
+    """
+    if not all("tests" in row for row in rows):
+        return None
+    wanted = [Counter(json.dumps(test["expected"]) for test in row["tests"]) for row in rows]
+    return _mean([max(counts.values()) / counts.total() for counts in wanted])
 
 
 def paired_code_p_value(base: list[dict], tuned: list[dict]) -> float:

@@ -196,7 +196,7 @@ def translation_scores(predictions: list[str], references: list[str]) -> dict:
     return {
         "bleu": bleu["score"],
         "bleu_01": bleu["score"] / 100,
-        "bleu_ci95": [interval._mean - interval._ci, interval._mean + interval._ci],
+        "bleu_ci95": [max(0.0, interval._mean - interval._ci), interval._mean + interval._ci],
         "bleu_signature": bleu["signature"],
         "chrf": chrf["score"],
         "ter": ter["score"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 from .errors import UserError
@@ -30,7 +30,8 @@ def find_notebooks(numbers: list[str]) -> list[Path]:
 def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
     """Execute a copy of one notebook and write its HTML report; returns the report's path.
 
-    UserError if a cell fails: the message shows the cell, the partial notebook is kept beside the reports.
+    UserError if a cell fails or the kernel dies: the message shows the cell, the partial notebook is kept beside the
+    reports.
     """
     reports = outputs_root() / profile.name / "reports"
     reports.mkdir(parents=True, exist_ok=True)
@@ -46,10 +47,12 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
     _report_progress(client, path.stem)
     try:
         client.execute(env=kernel_environment(profile, profile_choice))
-    except CellExecutionError as error:
+    except (CellExecutionError, DeadKernelError) as error:
         partial = reports / f"{path.stem}.partial.ipynb"
         write_text(partial, nbformat.writes(notebook))
-        raise UserError(f"{path.name} failed; its partial copy is {partial}\n{error}") from error
+        killed = ": most likely out of memory; run again, training goes on where it was"
+        cause = f"{error}{killed if isinstance(error, DeadKernelError) else ''}"
+        raise UserError(f"{path.name} failed; its partial copy is {partial}\n{cause}") from error
     (reports / f"{path.stem}.partial.ipynb").unlink(missing_ok=True)
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, {"metadata": {"name": path.stem}})
     report = reports / f"{path.stem}.html"

@@ -38,6 +38,11 @@ def say(text: str) -> None:
     display(Markdown(text))
 
 
+def p_text(p: float) -> str:
+    """A p-value in words; resampling a thousand times can give none below 0.001."""
+    return "p ≤ 0.001" if p <= 0.001 else f"p = {p:.2g}"
+
+
 def arms_table(metrics: dict, columns: dict[str, str]) -> pandas.DataFrame:
     """One row an arm, one column a metric, ready to display."""
     rows = {ARM_NAMES[arm]: {title: _shown(key, metrics[arm][key]) for key, title in columns.items()} for arm in ARMS}

@@ -29,14 +29,15 @@ def test_a_loss_that_was_there_and_went_is_reached_all_the_same():
 
 
 def test_ours_against_theirs():
-    theirs = {"name": "nanoGPT, cpu recipe", "bits_per_char": 2.0, "seconds": 40.0}
-    ours = {"seed": 3, "curve": CURVE, "bits_per_char": 1.5}
+    theirs = {"name": "nanoGPT, cpu recipe", "bits_per_char": 1.8, "seconds": 40.0, "test": {"bits_per_char": 2.0},
+              "curve": [(10.0, 3.0), (30.0, 2.0), (40.0, 2.25)]}  # fmt: skip
+    ours = {"seed": 3, "curve": CURVE, "bits_per_char": 1.35, "test": {"bits_per_char": 1.0}}
     assert char_gpt.compare(theirs, ours) == {
-        "seed": 3, "against": "nanoGPT, cpu recipe", "bits_ratio": 0.75, "seconds_to_their_loss": 20.0,
-        "time_ratio": 0.5,
+        "seed": 3, "against": "nanoGPT, cpu recipe", "bits_ratio": 0.75, "test_bits_ratio": 0.5,
+        "seconds_to_their_loss": 20.0, "time_ratio": 0.5,
     }  # fmt: skip
-    never = char_gpt.compare(theirs | {"bits_per_char": 1.0}, ours)
-    assert never["bits_ratio"] == 1.5 and never["seconds_to_their_loss"] is never["time_ratio"] is None
+    never = char_gpt.compare(theirs | {"curve": [(40.0, 1.0)]}, ours)
+    assert never["seconds_to_their_loss"] is never["time_ratio"] is None
 
 
 def test_throughput_is_summed_up_by_medians_and_by_the_median_of_each_rounds_ratio():

@@ -179,19 +179,39 @@ def test_resume_is_bit_exact(notebook, tokenizer, tmp_path):
         torch.manual_seed(seed)
         return notebook.Run(make(notebook, tokenizer, trained=False), 1e-2, seed)
 
+    budget = settings(max_steps=26)
     straight = new_run(1)
-    notebook.train(straight, windows, settings(), check=lambda run: None)
+    notebook.train(straight, windows, budget, check=lambda run: None)
     first = new_run(1)
-    notebook.train(first, windows, settings(), check=lambda run: None, until=0.5)
-    assert first.progress["step"] == 4
+    notebook.train(first, windows, budget, check=lambda run: None, until=0.5)
+    assert first.progress["step"] == 13  # between two entries of the history
     notebook.save(first.state_dict(), tmp_path / "last.pt")
     second = new_run(2)  # another seed: everything must come from the checkpoint
     second.load_state_dict(torch.load(tmp_path / "last.pt"))
-    notebook.train(second, windows, settings(), check=lambda run: None)
-    assert straight.progress["step"] == second.progress["step"] == 8
-    for name, weights in straight.model.state_dict().items():
-        assert torch.equal(weights, second.model.state_dict()[name]), name
+    notebook.train(second, windows, budget, check=lambda run: None)
+    assert straight.progress["step"] == second.progress["step"] == 26
+    expected, state = straight.state_dict(), second.state_dict()
+    for part in ("model", "generator"):
+        torch.testing.assert_close(state[part], expected[part], atol=0, rtol=0)
+    for ours, theirs in zip(state["optimizers"], expected["optimizers"], strict=True):
+        torch.testing.assert_close(ours["state"], theirs["state"], atol=0, rtol=0)
+    losses = [[entry["loss"] for entry in run.progress["history"]] for run in (straight, second)]
+    assert len(losses[0]) == 2 and losses[0] == losses[1]
     assert list(tmp_path.iterdir()) == [tmp_path / "last.pt"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_message_and_leaves_the_old_one(notebook, tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    notebook.save({"good": 1}, path)
+
+    def full(state, partial):
+        partial.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(notebook.torch, "save", full)
+    with pytest.raises(UserError, match=r"last\.pt \(No space left on device\): free some space"):
+        notebook.save({"good": 2}, path)
+    assert torch.load(path) == {"good": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_training_lowers_the_loss_checks_ten_times_and_stops_on_the_step(notebook, tokenizer):
@@ -279,27 +299,29 @@ def test_documents_stay_whole_under_the_cap(notebook):
 # scores
 
 
-def reference_nats(model, tokenizer, text):
+def reference_nats(model, tokenizer, text, history=0.5):
     """Every character scored alone, from the window that the rule of the notebook gives it."""
     ids = torch.tensor(tokenizer.encode("\n" + text))
     T = min(model.context, len(text))
-    starts = sorted({*range(0, len(text) - T, T - T // 2), len(text) - T})
+    before = math.floor(T * history)
+    starts = sorted({*range(0, len(text) - T, T - before), len(text) - T})
     nats = []
     for place in range(len(text)):
-        start = next(s for s in reversed(starts) if s == 0 or s + T // 2 <= place)
+        start = next(s for s in reversed(starts) if s == 0 or s + before <= place)
         logits = model(ids[None, start : place + 1])[0, -1]
         nats.append(-logits.log_softmax(-1)[ids[place + 1]].item())
-        assert place - start >= min(place, T // 2) - 1 and place - start < T
+        assert place - start >= min(place, before) - 1 and place - start < T
     return torch.tensor(nats, dtype=torch.float64)
 
 
+@pytest.mark.parametrize("history", [0.5, 7 / 8])
 @pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 47, 48, 49, 100])
-def test_every_character_is_scored_once_with_half_a_context(notebook, model, tokenizer, length):
+def test_every_character_is_scored_once_with_its_share_of_a_context(notebook, model, tokenizer, length, history):
     text = TEXT[5 : 5 + length]
     with torch.inference_mode():
-        expected = reference_nats(model, tokenizer, text)
+        expected = reference_nats(model, tokenizer, text, history)
     for batch_size in (1, 32):
-        nats = notebook.character_nats(model, tokenizer, text, batch_size)
+        nats = notebook.character_nats(model, tokenizer, text, history, batch_size)
         torch.testing.assert_close(nats, expected, atol=1e-4, rtol=0)
 
 
@@ -381,6 +403,16 @@ def test_top_k_and_temperature(notebook, model, tokenizer):
 
 
 # what is counted about samples
+
+
+def test_documents_are_cut_where_the_answer_begins_and_others_are_passed_over(notebook, model, tokenizer, monkeypatch):
+    notebook.model, notebook.tokenizer = model, tokenizer
+    monkeypatch.setattr(notebook, "generate", lambda *a, **k: ["Where?\nand on", "Where"])
+    documents = [("es", "¿Dónde?\nWhere is it?\n\n"), ("es", "no line break"), ("code", "Add.\n\ndef f(): pass\n\n")]
+    assert notebook.ask(documents, "code") == []  # no method in it
+    first, second = notebook.ask(documents, "es")
+    assert (first["prompt"], first["wanted"], first["written"]) == ("¿Dónde?\n", "Where is it?", "Where?")
+    assert first["ended"] and not second["ended"]
 
 
 def test_what_is_counted_about_samples(notebook):

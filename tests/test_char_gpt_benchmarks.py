@@ -29,7 +29,8 @@ CHANGES = {
     "dense AdamW for the table": {"optimizers"},
     "no documents repeated": {"documents"},
     "AdamW for the blocks": {"optimizers"},
-    "AdamW for the blocks at a third of the rate": {"optimizers", "settings"},
+    "AdamW for the blocks at a third of the rate": {"optimizers"},
+    "AdamW for the blocks at a sixth of the rate": {"optimizers"},
     "float32 products": MODEL,
     "GELU": MODEL,
     "SwiGLU": MODEL | {"optimizers"},
@@ -38,7 +39,9 @@ CHANGES = {
     "no positions": MODEL,
     "outputs not started at zero": {"logits at start"},
     "head tied to the embedding": MODEL | {"optimizers", "logits at start"},
+    "weights start twice as large": {"spread at start"},
     "constant learning rate": {"rates"},
+    "no warm-up": {"rates"},
     "half the context": {"settings"},
     "twice the context": {"settings"},
     "twice the batch": {"settings"},
@@ -55,10 +58,15 @@ def observed(name):
     run = gpt.Run(model, 1e-2, seed=0)
     paths = {id(parameter): path for path, parameter in model.named_parameters()}
     seen["optimizers"] = [
-        (type(optimizer).__name__, sorted(paths.get(id(p), "none of the model's") for p in group["params"]))
+        (
+            type(optimizer).__name__,
+            group["lr"],
+            sorted(paths.get(id(p), "none of the model's") for p in group["params"]),
+        )
         for optimizer in run.optimizers
         for group in optimizer.param_groups
     ]
+    seen["spread at start"] = [round(block.attention.qkv.weight.std().item(), 2) for block in model.blocks]
     seen["documents"] = gpt.balanced(DOCUMENTS)
     seen["rates"] = [gpt.rate_factor(used / 10) for used in range(11)]
     ids = torch.randint(50, (2, 16), generator=torch.Generator().manual_seed(1))  # (B, T)

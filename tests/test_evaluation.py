@@ -100,3 +100,12 @@ def test_problems_whose_reference_fails_are_left_out():
     assert "sortedcontainers" in broken[0]["detail"]
     with pytest.raises(UserError, match="none of the 1 test problems"):
         evaluation.drop_broken_problems([imports])
+
+
+def test_the_luckiest_constant_passes_the_tests_of_its_value():
+    rows = [
+        {"tests": [{"expected": 1}, {"expected": 1}, {"expected": True}, {"expected": [0]}]},
+        {"tests": [{"expected": "a"}, {"expected": "b"}, {"expected": "c"}, {"expected": "d"}]},
+    ]
+    assert evaluation.best_constant_share(rows) == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert evaluation.best_constant_share([{"test": "def check(candidate): ..."}]) is None

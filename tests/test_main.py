@@ -35,6 +35,10 @@ def adapter(profile, tmp_path_factory):
         (["translate", "--adapter", "{adapter}", "--profile", "{other}"], "trained on 'random'"),
         (["translate", "--adapter", "{adapter}", "--direction", "en-es"], "was trained es-en, not en-es"),
         (
+            ["solve", "--adapter", "{adapter}", "--input", "{problems}", "--output", "{earlier}"],
+            "was trained for the task translation, not leetcode",
+        ),
+        (
             ["solve", "--base", "--profile", "tiny", "--input", "{broken}", "--output", "{earlier}"],
             "broken.jsonl:2: not valid JSON",
         ),
@@ -62,6 +66,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, adapter, tmp_pat
     files["latin1"].write_bytes("¿Qué?\n".encode("latin1"))
     files["broken"].write_text('{"task_id": "a"}\n{"task_id": \n')
     files["columns"].write_text('{"task_id": "a"}\n')
+    files["problems"] = tmp_path / "problems.jsonl"
+    files["problems"].write_text('{"task_id": "a", "problem_description": "Add.", "starter_code": "class Solution:"}\n')
     preset = (ROOT / "llmft_helpers" / "profiles" / "tiny.toml").read_text()
     files["other"].write_text(preset.replace('name = "random"', 'name = "embedded"'))
     there = set(tmp_path.iterdir())

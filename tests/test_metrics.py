@@ -156,6 +156,12 @@ def test_interval_and_p_value_are_sacrebleus_own(tmp_path, test):
     assert (high - low) / 2 == pytest.approx(tuned["ci"], abs=1e-6)
 
 
+def test_an_interval_of_bleu_does_not_go_below_zero():
+    references = ["Where is the station?", "The house is red and old.", "I do not know him."]
+    low, high = metrics.translation_scores(["Where is the house?", "no", "x"], references)["bleu_ci95"]
+    assert low == 0 < high
+
+
 @pytest.mark.parametrize("test", ["bs", "ar"])
 def test_equal_systems_do_not_differ_significantly(test):
     assert metrics.bleu_p_value(HYPOTHESES * 5, HYPOTHESES * 5, REFERENCES * 5, test) == 1.0

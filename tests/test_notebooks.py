@@ -89,6 +89,12 @@ def test_a_run_that_fails_leaves_the_results_of_the_last_one_together(name):
     assert places["manifest.json"][0] > training
 
 
+def test_the_character_model_is_saved_together_with_its_scores():
+    cells = [c.source for c in nbformat.read(ROOT / "notebooks" / "01_char_gpt.ipynb", 4).cells]
+    (place,) = (i for i, cell in enumerate(cells) if "runs.save_metrics(" in cell)
+    assert [i for i, cell in enumerate(cells) if 'folder / "model.pt",' in cell] == [place]
+
+
 def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, monkeypatch, outputs):
     broken = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell("1 / 0  # the culprit")]
@@ -100,6 +106,17 @@ def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, mo
     partial = outputs / "tiny" / "reports" / "09_broken.partial.ipynb"
     assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
     assert not partial.with_name("09_broken.html").exists()
+
+
+def test_a_kernel_that_dies_is_one_message_and_the_partial_copy_kept(profile, tmp_path, monkeypatch, outputs):
+    dying = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    cells = [nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell(dying)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "08_dying.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"08_dying.ipynb failed(.|\n)*Kernel died: most likely out of mem"):
+        notebooks.run_notebook(tmp_path / "08_dying.ipynb", profile, "tiny")
+    partial = outputs / "tiny" / "reports" / "08_dying.partial.ipynb"
+    assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
 
 
 def test_a_report_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch, outputs):

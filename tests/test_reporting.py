@@ -81,3 +81,10 @@ def test_plots_are_written(tmp_path):
     )
     for name in ("a/loss.png", "arms.png", "grid.png", "changes.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.000999, "p ≤ 0.001"), (0.001, "p ≤ 0.001"), (0.0342, "p = 0.034"), (1, "p = 1")]
+)
+def test_a_p_value_in_words(p, text):
+    assert reporting.p_text(p) == text
