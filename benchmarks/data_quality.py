@@ -32,7 +32,7 @@ from llmft_helpers.cleaning import five_grams, normalise  # noqa: E402
 from llmft_helpers.comparison import COMPARE  # noqa: E402
 from llmft_helpers.prompts import LeetcodeTask  # noqa: E402
 from llmft_helpers.runs import read_jsonl  # noqa: E402
-from llmft_helpers.sandbox_worker import encode  # noqa: E402
+from llmft_helpers.sandbox_values import encode  # noqa: E402
 
 PAIR_FILES = {"everyday": "es_en/everyday.jsonl", "formal": "es_en/formal.jsonl"}
 PROBLEM_FILE = "leetcode/problems.jsonl"

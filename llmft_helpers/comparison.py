@@ -1,4 +1,4 @@
-"""Whether what a program returned is what a problem expects; values arrive as `sandbox_worker.encode` writes them."""
+"""Whether what a program returned is what a problem expects; values arrive as `sandbox_values.encode` writes them."""
 
 import functools
 import math

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from .comparison import COMPARE
 from .errors import UserError
 from .sandbox import Stopped, Worker, printable
-from .sandbox_worker import encode
+from .sandbox_values import encode
 
 VERDICTS = ("passed", "wrong", "error", "timeout", "memory", "unsafe")
 

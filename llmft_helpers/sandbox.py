@@ -1,6 +1,7 @@
 """A confined process for code that nobody vouches for, seen from outside: start it, hand over, receive, end it.
 
-`sandbox_worker.py` is the inside. What confines it, and what does not, stands in `execution.py`.
+`sandbox_worker.py` is the inside, `sandbox_confinement.py` what locks it in; what that holds, and what not, stands in
+`execution.py`.
 """
 
 import contextlib
@@ -23,11 +24,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .sandbox_worker import RARE, TIMED_OUT
+from .sandbox_confinement import TIMED_OUT
 
 PACKAGES = ("sortedcontainers", "numpy")  # what LeetCode offers beside the standard library, if installed here
-WORKER = Path(__file__).with_name("sandbox_worker.py")
-COMPILED = "sandbox_worker.pyc"
+PARTS = ("sandbox_worker", "sandbox_values", "sandbox_confinement")  # what runs inside; the first is the script
+# modules that a solution may use without an import, beside the worker's STARS; loaded only if it names them
+RARE = ("array", "copy", "datetime", "decimal", "fractions", "random", "re", "statistics", "sys", "time")
 ANSWER_BYTES = 8_000_000
 START_SECONDS = 60.0  # for an interpreter on a busy machine; the limit of a problem runs from then on
 WITHOUT: tuple[str, ...] = ()  # layers that tests leave out, to show that the others hold
@@ -73,7 +75,7 @@ class Worker:
         words = set(re.findall(r"[A-Za-z_]\w*", source + problem.setup))
         text = "source" if self.mode == "solution" else "check"
         self.send_job({text: source, "entry": problem.entry, "setup": problem.setup, "prelude": problem.prelude,
-                       "words": sorted(words & set(RARE))})  # fmt: skip
+                       "rare": sorted(words & set(RARE))})  # fmt: skip
 
     def send_job(self, job: dict) -> None:
         with self._starting():
@@ -192,15 +194,17 @@ def printable(text: str) -> str:
 
 @functools.cache
 def _compile() -> tempfile.TemporaryDirectory:
-    """The worker as bytecode, for as long as this process lives: a script is never cached, and compiling takes 8 ms."""
+    """The worker and its parts as bytecode, for as long as this process lives: a script is never cached, and compiling takes 8 ms."""
     folder = tempfile.TemporaryDirectory(prefix="llmft-")
-    py_compile.compile(str(WORKER), str(Path(folder.name) / COMPILED), doraise=True)
+    for part in PARTS:
+        source = Path(__file__).with_name(f"{part}.py")
+        py_compile.compile(str(source), str(Path(folder.name) / f"{part}.pyc"), doraise=True)
     return folder
 
 
 def _compiled() -> Path:
     with _LOCK:  # functools.cache lets two threads in, and the loser's folder would vanish under its users
-        return Path(_compile().name) / COMPILED
+        return Path(_compile().name) / f"{PARTS[0]}.pyc"
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import pytest
 
 from llmft_helpers import execution, sandbox
 from llmft_helpers.errors import UserError
-from llmft_helpers.sandbox_worker import decode, encode
+from llmft_helpers.sandbox_values import decode, encode
 
 LEETCODE_PROMPT = """from typing import *
 from math import *
