@@ -194,7 +194,7 @@ def printable(text: str) -> str:
 
 @functools.cache
 def _compile() -> tempfile.TemporaryDirectory:
-    """The worker and its parts as bytecode, for as long as this process lives: a script is never cached, and compiling takes 8 ms."""
+    """The worker and its parts as bytecode, for as long as this process lives: compiling takes 8 ms every time."""
     folder = tempfile.TemporaryDirectory(prefix="llmft-")
     for part in PARTS:
         source = Path(__file__).with_name(f"{part}.py")

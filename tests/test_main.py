@@ -19,7 +19,9 @@ def adapter(profile, tmp_path_factory):
     model, _ = models.load_base_model(profile.model)
     model = models.add_lora(model, profile.lora, 1)
     folder = tmp_path_factory.mktemp("adapters") / "adapter"
-    models.save_adapter(model, folder, {"base_model": "random", "profile": "tiny", "direction": "es-en"})
+    models.save_adapter(
+        model, folder, {"task": "translation", "base_model": "random", "profile": "tiny", "direction": "es-en"}
+    )
     return folder
 
 
