@@ -110,6 +110,16 @@ def markdown(frame: pandas.DataFrame) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def holm(p_values: list[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979), in the given order."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 def findings(document: dict) -> str:
     """One computed paragraph."""
     by_name = {row["name"]: row for row in document["rows"]}
@@ -117,14 +127,14 @@ def findings(document: dict) -> str:
     if not reference:
         return "The reference has not run yet."
     parts = []
-    for row in scored(document):
-        if row["group"] not in ("reference", "register"):
-            change, p = row["bleu"] - reference["bleu"], row["p_against_reference"]
-            verdict = "more than chance explains" if p < 0.05 else "within what chance explains"
-            parts.append(f"{TITLES[row['group']]}, {row['name']}: {change:+.1f} BLEU (p = {p:.3f}: {verdict})")
+    compared = [row for row in scored(document) if row["group"] not in ("reference", "register")]
+    for row, p in zip(compared, holm([row["p_against_reference"] for row in compared]), strict=True):
+        change = row["bleu"] - reference["bleu"]
+        verdict = "more than the choice of test rows explains" if p < 0.05 else "within what that choice explains"
+        parts.append(f"{TITLES[row['group']]}, {row['name']}: {change:+.1f} BLEU (p = {p:.3f}: {verdict})")
     text = f"The reference reaches {interval(reference)} BLEU."
     if parts:
-        text += " Against it: " + "; ".join(parts) + "."
+        text += f" Against it, p adjusted for {len(parts)} comparisons (Holm 1979): " + "; ".join(parts) + "."
     if effect := document.get("prompt_echo_difference"):
         low, high = effect["ci95"]
         text += (
@@ -206,11 +216,12 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
 
 `{COMMAND} --profile {provenance["profile"]["name"]} --docs docs/{page.name}` trained these runs and wrote this page
 ({provenance["device"]}, seed {provenance["seed"]}, {minutes:.0f} minutes of training in all).
-Each run differs from the reference, the profile's own settings on {rows} pairs, in one thing; each passes {epochs:g}
-time(s) over its rows, keeps the adapter of its lowest validation loss, and is scored on the same
-{document["splits"]["test"]} test rows. p is the paired bootstrap's against the reference; "validation loss" counts
-completion tokens alone, whatever the run's own loss saw. "Matched scale" keeps alpha / rank. A single seed stands
-behind every line.
+Each run differs from the reference, the profile's own settings on {rows} pairs, in one thing. Two caveats: all rows
+hold more everyday than formal ones, the reference as many of either; and rsLoRA at this alpha multiplies the adapter by
+sqrt(rank). Each run passes {epochs:g} time(s) over its rows, keeps the adapter of its lowest validation loss, and is
+scored on the same {document["splits"]["test"]} test rows. p is the paired bootstrap's against the reference;
+"validation loss" counts completion tokens alone, whatever the run's own loss saw. "Matched scale" keeps alpha / rank. A
+single seed stands behind every line: p speaks of the choice of test rows alone.
 {missing}
 ![BLEU with intervals]({os.path.relpath(plot, page.parent)})
 

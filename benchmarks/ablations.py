@@ -133,6 +133,7 @@ def measure(run: Run, profile: Profile, pool: list[dict], splits: dict, folder: 
         folder / "trainer", profile.seed,
     )  # fmt: skip
     trained = training.fine_tune(trainer)
+    training.delete_checkpoints(trainer)
     # Completion tokens only, whatever the run itself scored.
     nats = total(completion_nats(model, tokenizer, validation, settings.evaluation_batch_size))
     result = {
@@ -177,14 +178,11 @@ def summary(rows: list[dict], profile: Profile, test: list[dict]) -> dict:
     wanted = [row[task.target] for row in test]
     places = {name: [i for i, row in enumerate(test) if row["source"] == name] for name in sources(test)}
     answers = {row["name"]: row["answers"] for row in rows if "answers" in row}
-    by_name = {row["name"]: row for row in rows}
     for row in rows:
         if row["name"] not in answers:
             continue
         if row["name"] != REFERENCE and REFERENCE in answers:
-            # sacrebleu calls a difference of exactly nothing significant.
-            same = row["bleu"] == by_name[REFERENCE]["bleu"]
-            row["p_against_reference"] = 1.0 if same else bleu_p_value(answers[REFERENCE], answers[row["name"]], wanted)
+            row["p_against_reference"] = bleu_p_value(answers[REFERENCE], answers[row["name"]], wanted)
         for name, chosen in places.items():
             texts = [answers[row["name"]][i] for i in chosen]
             written, needed = (sum(len(text.split()) for text in side) for side in (texts, [wanted[i] for i in chosen]))

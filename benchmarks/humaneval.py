@@ -29,6 +29,7 @@ from llmft_helpers.generation import generate
 from llmft_helpers.models import adapters_off, load_for_inference, read_adapter_note
 from llmft_helpers.notes import noted_profile
 from llmft_helpers.profiles import Profile, load_profile
+from llmft_helpers.task_training import few_shot_rows
 
 TASK = prompts.LeetcodeTask()
 NATIVE_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # those of the HumanEval paper
@@ -50,6 +51,7 @@ def as_problem(row: dict) -> dict:
         "entry_point": f"Solution().{row['entry_point']}",
         "prompt": before,  # the grader gives it to the solution and to the tests
         "test": row["test"],
+        "completion": row["canonical_solution"],  # what may repeat the statement without being an echo
     }
 
 
@@ -110,8 +112,7 @@ def score_native(model, tokenizer, rows: list[dict], profile: Profile) -> tuple[
 
 
 def measure(model, tokenizer, rows: list[dict], profile: Profile, tuned: bool) -> dict:
-    train = corpora.load_problems(profile).train
-    shots = sorted(train, key=lambda row: len(TASK.prompt(row) + TASK.completion(row)))[: profile.leetcode.shots]
+    shots = few_shot_rows(TASK, corpora.load_problems(profile).train, profile.leetcode.shots)
     with adapters_off(model):
         arms = {
             "base": score(model, tokenizer, rows, [], profile),

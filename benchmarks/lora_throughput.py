@@ -3,9 +3,10 @@
     python benchmarks/lora_throughput.py --json outputs/demo/translation/throughput.json
 
 The embedded model in 4-bit, rank 64 on all projections, learning rate 2e-4, 8 rows a step (the vendor's notebook: in
-four parts of 2) and the same shipped sentence pairs, each recipe in a process of its own. `ours, 16 rows a step` is
-the demo's batch. Tokens are real ones, without padding; the first steps, which make kernels, are not timed. The
-validation loss is measured by one code for both. Beside the JSON goes a plot of the losses over the tokens trained on.
+four parts of 2) and the same shipped sentence pairs, each recipe in a process of its own, each round with its own
+seed. `tokens_per_second_16` is ours with the demo's batch, in the same process. Tokens are real ones, without padding;
+the first steps, which make kernels, are not timed. The validation loss is measured by one code for both. Beside the
+JSON goes a plot of the losses over the tokens trained on.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import matplotlib.pyplot as plt
 import pandas
 from gpu_full import in_own_process, rows_of
 
-from llmft_helpers.runs import cache_dir, device_description, write_json
+from llmft_helpers.runs import cache_dir, device_description, git_commit, write_json
 
 RECIPES = ("vendor", "ours")
 SIZES = {"timed_from": 4, "new_tokens": 24, "rank": 64, "log_every": 2}
@@ -27,18 +28,24 @@ MEDIANS = ("tokens_per_second", "tokens_per_second_16", "generated_tokens_per_se
            "peak_memory_gb", "seconds_per_epoch")  # fmt: skip
 
 
-def measure(recipe: str, count: int) -> dict:
+def split_rows(count: int) -> tuple[list[dict], list[dict]]:
+    """(training rows, rows held out): the latter at equal distances, so that both corpora are in both."""
+    rows = rows_of(count + HELD_OUT)
+    places = {number * len(rows) // HELD_OUT for number in range(HELD_OUT)}
+    return [row for i, row in enumerate(rows) if i not in places], [rows[i] for i in sorted(places)]
+
+
+def measure(recipe: str, count: int, seed: int) -> dict:
     """One recipe in this process."""
     import recipes
 
     from llmft_helpers.embedded import embedded_model
 
-    rows = rows_of(count + HELD_OUT)
-    held_out = [rows.pop(number * (len(rows) // HELD_OUT)) for number in range(HELD_OUT)]
-    run = recipes.Recipe(recipe, embedded_model(cache_dir()), SIZES)
+    rows, held_out = split_rows(count)
+    run = recipes.Recipe(recipe, embedded_model(cache_dir()), SIZES, seed)
     result = device_description() | run.train(rows, BATCH)
     result["validation_loss"] = run.validation_loss(held_out)
-    result["generated_tokens_per_second"] = run.generation_speed([row["prompt"] for row in held_out[:PROMPTS]])
+    result["generated_tokens_per_second"] = run.generation_speed([row["prompt"] for row in held_out[-PROMPTS:]])
     result["tokens_per_second_16"] = run.train(rows, 2 * BATCH)["tokens_per_second"] if recipe == "ours" else None
     tokens = sum(len(run.tokenizer(row["prompt"] + row["completion"]).input_ids) + 1 for row in rows)
     return result | {"tokens": tokens, "seconds_per_epoch": tokens / result["tokens_per_second"]}
@@ -63,7 +70,7 @@ def summary(rounds: list[dict]) -> dict:
 
 
 def plot(results: dict, path: Path) -> None:
-    """Training loss of both recipes over the tokens seen, last round."""
+    """Training loss of both recipes over the tokens seen (steps times their mean), last round."""
     figure, axes = plt.subplots(figsize=(6.4, 3.4))
     for recipe, colour, style in (("vendor", "#E69F00", "--"), ("ours", "#0072B2", "-")):
         run = results[recipe]
@@ -80,23 +87,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--recipe", choices=RECIPES, help="one recipe in this process")
+    parser.add_argument("--seed", type=int, default=0, help="of --recipe; the rounds take 0, 1, ...")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.recipe:
-        write_json(options.json, measure(options.recipe, options.rows))
+        write_json(options.json, measure(options.recipe, options.rows, options.seed))
         return
     rounds = []
     for number in range(options.rounds):
         order = RECIPES if number % 2 == 0 else RECIPES[::-1]
-        rounds.append({recipe: in_own_process(__file__, recipe, ["--rows", str(options.rows)]) for recipe in order})
+        flags = ["--rows", str(options.rows), "--seed", str(number)]
+        rounds.append({recipe: in_own_process(__file__, recipe, flags) for recipe in order})
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
     table = summary(rounds)
     described = device_description()
     print(f"{described['device']}, {described['dtype']}; medians of {len(rounds)} rounds")
     print(pandas.DataFrame.from_dict(table, orient="index").round(3).to_string())
     if options.json:
-        write_json(options.json, described | {"rows": options.rows, "table": table, "rounds": rounds})
+        about = described | {"rows": options.rows, "git_commit": git_commit()}
+        write_json(options.json, about | {"table": table, "rounds": rounds})
         plot(rounds[-1], options.json.with_suffix(".png"))
 
 

@@ -62,7 +62,8 @@ def main() -> None:
     shown = {arm: {name: metrics[name] for name in COLUMNS} for arm, metrics in results.items()}
     print(pandas.DataFrame.from_dict(shown, orient="index").to_string())
     if options.json:
-        runs.write_json(options.json, {"rows": len(rows), "corpus": Path(options.pairs).name, "seed": SEED} | results)
+        about = {"rows": len(rows), "corpus": Path(options.pairs).name, "seed": SEED, "git_commit": runs.git_commit()}
+        runs.write_json(options.json, about | results)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ MAX_LENGTH = 1024
 class Recipe:
     """`name`: "ours", "plain" (TRL + PEFT + bitsandbytes as documented) or "vendor" (Unsloth's notebook)."""
 
-    def __init__(self, name: str, folder: Path, sizes: dict):
-        self.name, self.sizes = name, sizes
+    def __init__(self, name: str, folder: Path, sizes: dict, seed: int = 0):
+        self.name, self.sizes, self.seed = name, sizes, seed
         self.model, self.tokenizer = getattr(self, f"load_{name}")(str(folder))
         self.initial = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
 
@@ -24,7 +24,7 @@ class Recipe:
         from llmft_helpers.profiles import LoraSettings, ModelSettings
 
         base, tokenizer = load_base_model(ModelSettings(name=folder, max_length=MAX_LENGTH))
-        return add_lora(base, LoraSettings(rank=self.sizes["rank"], alpha=self.sizes["rank"]), seed=0), tokenizer
+        return add_lora(base, LoraSettings(rank=self.sizes["rank"], alpha=self.sizes["rank"]), self.seed), tokenizer
 
     def load_plain(self, folder: str):
         if not torch.cuda.is_available():
@@ -44,7 +44,7 @@ class Recipe:
             dtype=torch.bfloat16,
             device_map={"": 0} if torch.cuda.is_available() else "cpu",
         )
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         rank = self.sizes["rank"]
         lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
         return get_peft_model(prepare_model_for_kbit_training(model), lora), AutoTokenizer.from_pretrained(folder)
@@ -60,7 +60,7 @@ class Recipe:
             lora_alpha=rank,
             target_modules=PROJECTIONS,
             use_gradient_checkpointing="unsloth",
-            random_state=0,
+            random_state=self.seed,
         )
         return model, tokenizer
 
@@ -70,7 +70,7 @@ class Recipe:
             from llmft_helpers.training import training_arguments
 
             settings = TrainSettings(epochs=1.0, learning_rate=2e-4, batch_size=batch_size, evaluations=1)
-            arguments = training_arguments(settings, steps, MAX_LENGTH, Path(output), seed=0)
+            arguments = training_arguments(settings, steps, MAX_LENGTH, Path(output), self.seed)
             # validated together: a best model without evaluation, or saving without it, is refused
             changed = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
             changed |= {"metric_for_best_model": None, "logging_steps": self.sizes["log_every"]}
@@ -85,7 +85,7 @@ class Recipe:
             "output_dir": output, "max_length": MAX_LENGTH, "completion_only_loss": True, "num_train_epochs": 1,
             "learning_rate": 2e-4, "bf16": bf16, "fp16": not bf16, "save_strategy": "no",
             "logging_steps": self.sizes["log_every"], "report_to": "none", "disable_tqdm": True,
-            "include_num_input_tokens_seen": "non_padding", "seed": 0,
+            "include_num_input_tokens_seen": "non_padding", "seed": self.seed,
             "use_cpu": not torch.cuda.is_available(),
         }  # fmt: skip
         if self.name == "vendor":
@@ -152,7 +152,7 @@ class Recipe:
         return scored.nats / scored.tokens
 
     def generation_speed(self, prompts: list[str]) -> float:
-        """New tokens a second with all prompts in batches of 64; a random model does not end by itself."""
+        """New tokens a second with all prompts in batches of 64, each answer up to its own end token."""
         if self.name == "ours":
             from llmft_helpers.generation import generate
 

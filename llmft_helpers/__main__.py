@@ -15,6 +15,8 @@ from .errors import WRITE_ERRORS, UserError, reason, system_errno
 from .profiles import default_name, load_profile
 from .runs import read_jsonl, write_jsonl, write_text
 
+TRAINED = "the one it was trained with; of the untuned model LLMFT_PROFILE, or by device"
+
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
@@ -39,24 +41,26 @@ def _parser() -> argparse.ArgumentParser:
 
     def verb(name: str, action, help_text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help_text, description=help_text)
-        sub.add_argument(
-            "--profile",
-            help="tiny, demo, full, or the path of a .toml file (default: LLMFT_PROFILE, or by device)",
-        )
         sub.set_defaults(action=action)
         return sub
 
-    verb("doctor", doctor, "what this machine can do, and what to do about what is missing")
+    def add_profile(sub: argparse.ArgumentParser, default: str = "LLMFT_PROFILE, or by device") -> None:
+        sub.add_argument("--profile", help=f"tiny, demo, full, or the path of a .toml file (default: {default})")
+
+    add_profile(verb("doctor", doctor, "what this machine can do, and what to do about what is missing"))
     sub = verb("run", run, "execute copies of the notebooks in order and write HTML reports")
     sub.add_argument("notebooks", nargs="*", metavar="NN", help="numbers, e.g. 01 02; all without")
+    add_profile(sub)
 
     sub = verb("train", train, "fine-tune and score without a notebook; on several GPUs under `accelerate launch`")
     sub.add_argument("task", choices=("translation", "leetcode"))
+    add_profile(sub)
 
     sub = verb("export", export, "merge an adapter into its base: one model for any tool")
     sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
     sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged")
     sub.add_argument("--output", type=Path, required=True, help="a new folder")
+    add_profile(sub, TRAINED)
 
     sub = verb("translate", translate, "a line in, a line out")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -66,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--input", type=Path, help="default: standard input")
     sub.add_argument("--output", type=Path, help="default: standard output")
     sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
+    add_profile(sub, TRAINED)
 
     sub = verb("solve", solve, "answer programming problems")
     which = sub.add_mutually_exclusive_group(required=True)
@@ -74,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--base", action="store_true", help="the untuned model")
     sub.add_argument("--input", type=Path, required=True, help="problems.jsonl")
     sub.add_argument("--output", type=Path, required=True, help="solutions.jsonl")
+    add_profile(sub, TRAINED)
 
     sub = verb("grade", grade, "run solutions against their problems' tests, isolated")
     sub.add_argument("--input", type=Path, required=True, help="solutions.jsonl")
@@ -136,7 +142,9 @@ def translate(options: argparse.Namespace) -> int:
     from .generation import generate
     from .prompts import TranslationTask
 
-    lines = (_read(options.input) if options.input else sys.stdin.read()).splitlines()
+    text = _read(options.input)
+    lines = text.removesuffix("\n").split("\n") if text else []
+    _refuse_overwriting(options)
     refuse_other_task(options, "translation")
     task = TranslationTask(direction(options))  # before minutes of loading
     profile, model, tokenizer = load(options)
@@ -145,23 +153,31 @@ def translate(options: argparse.Namespace) -> int:
     settings = profile.translation
     generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)
     answers = iter(task.answer(one.text) for one in generated)
-    text = "".join((next(answers) if line.strip() else "") + "\n" for line in lines)
+    written = "".join((next(answers) if line.strip() else "") + "\n" for line in lines)
     if options.output:
-        write_text(options.output, text)
+        write_text(options.output, written)
     else:
-        sys.stdout.write(text)
+        sys.stdout.write(written)
     return 0
 
 
-def _read(path: Path) -> str:
+def _read(path: Path | None) -> str:
+    """A file's text, or that of standard input."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8") if path else sys.stdin.read()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it, e.g. iconv -f latin1 -t utf-8") from error
+        name = path or "standard input"
+        raise UserError(f"{name}: not UTF-8 (byte {error.start}); convert it, e.g. iconv -f latin1 -t utf-8") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}): name a file that you may read") from error
+
+
+def _refuse_overwriting(options: argparse.Namespace) -> None:
+    """UserError if the answers would replace the questions."""
+    if options.input and options.output and options.output.resolve() == options.input.resolve():
+        raise UserError(f"--output {options.output} is the input: name another file")
 
 
 def _column(path: Path, rows: list[dict], *names: str) -> None:
@@ -169,6 +185,8 @@ def _column(path: Path, rows: list[dict], *names: str) -> None:
         for name in names:
             if name not in row:
                 raise UserError(f"{path}: row {number} has no {name!r} (it has: {', '.join(row)})")
+            if not isinstance(row[name], str):
+                raise UserError(f"{path}: row {number}: {name!r} must be text, it is {type(row[name]).__name__}")
 
 
 def solve(options: argparse.Namespace) -> int:
@@ -176,6 +194,7 @@ def solve(options: argparse.Namespace) -> int:
     from .generation import generate
     from .prompts import LeetcodeTask
 
+    _refuse_overwriting(options)
     problems = read_jsonl(options.input)
     _column(options.input, problems, "task_id", "problem_description", "starter_code")
     refuse_other_task(options, "leetcode")
@@ -195,6 +214,7 @@ def grade(options: argparse.Namespace) -> int:
     from .execution import grade as run_tests
     from .execution import isolation_level
 
+    _refuse_overwriting(options)
     solutions = read_jsonl(options.input)
     _column(options.input, solutions, "task_id", "solution")
     problems = {row["task_id"]: row for row in read_jsonl(options.problems) if "task_id" in row}

@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 
 from .doctor_gpu import gpu_findings, profile_findings
 from .errors import UserError
@@ -18,7 +17,7 @@ FREE_MEMORY_GB = 7
 
 
 def examine(profile_name: str | None = None) -> list[Finding]:
-    """Findings in reading order; never raises for what is only missing."""
+    """Findings in reading order; what is missing is a finding, as long as this module itself can be imported."""
     return [
         _python(), *_versions(), _device(), *gpu_findings(), _four_bit(), _memory(), _disk(), _embedded(), _hub(),
         _isolation(), *_profile(profile_name),
@@ -26,10 +25,7 @@ def examine(profile_name: str | None = None) -> list[Finding]:
 
 
 def _python() -> Finding:
-    advice = (
-        "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer and make the virtual environment with it"
-    )
-    return Finding("Python", platform.python_version(), advice)
+    return Finding("Python", platform.python_version())
 
 
 def _versions() -> list[Finding]:

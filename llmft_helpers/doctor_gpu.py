@@ -8,7 +8,7 @@ from .findings import Finding
 from .profiles import Profile
 
 MODEL_DISK_GB = 4  # Llama 3.2 1B in 16 bits and the corpora of profile full
-CARD_MEMORY_GB = 22  # profile full without gradient checkpointing, by calculation
+CARD_MEMORY_GB = 26  # profile full without gradient checkpointing, by calculation
 
 
 def gpu_findings() -> list[Finding]:

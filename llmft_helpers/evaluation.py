@@ -18,6 +18,7 @@ from .metrics import (
     completion_nats,
     mcnemar_p_value,
     sentence_scores,
+    share_ci95,
     total,
     translation_scores,
 )
@@ -111,6 +112,7 @@ def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]
         **translation_bleu(raw, [row["completion"] for row in rows]),
         **work_scores(graded),
         **{f"{name}_rate": _mean([trait[name] for trait in traits]) for name in CODE_TRAITS},
+        **{f"{name}_ci95": share_ci95([trait[name] for trait in traits]) for name in CODE_TRAITS},
         "verdicts": dict(Counter(g["verdict"] for g in graded)),
         "per_difficulty": _per_difficulty(rows, graded),
     }
@@ -131,7 +133,7 @@ def work_scores(graded: list[dict]) -> dict:
     shares = [g["tests_passed"] / g["tests_total"] for g in graded]
     return {
         "pass_at_1": _mean([g["passed"] for g in graded]),
-        "pass_at_1_ci95": bootstrap_ci95([g["passed"] for g in graded]),
+        "pass_at_1_ci95": share_ci95([g["passed"] for g in graded]),
         "tests_passed_rate": _mean(shares),
         "tests_passed_ci95": bootstrap_ci95(shares),
     }

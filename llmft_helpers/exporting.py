@@ -64,5 +64,5 @@ def read_merged_note(path: Path) -> dict:
 
 
 def _dequantised(model):
-    """The same weights in float32, none of them packed any more; a model in 16 bits is only widened."""
+    """The same weights in float32, none of them packed any more; a model in 16 bits as it is."""
     return model.dequantize(dtype=torch.float32) if is_4bit(model) else model

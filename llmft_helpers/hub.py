@@ -1,6 +1,7 @@
 """What a person can do about a model or data set that a hub does not give out."""
 
 import errno
+import re
 
 
 def hub_advice(error: Exception, otherwise: str) -> str:
@@ -13,8 +14,8 @@ def hub_advice(error: Exception, otherwise: str) -> str:
     text = " ".join(str(reason) for reason in reasons)
     if any(getattr(reason, "errno", None) == errno.ENOSPC for reason in reasons):
         return "the disk is full: free some space, or set HF_HOME to a folder on another disk"
-    if "429" in text:
+    if re.search(r"\b429\b", text):
         return "the hub limits requests: set HF_TOKEN, or wait some minutes; what was downloaded is kept"
-    if any(mark in text for mark in ("gated", "401", "403")):
+    if re.search(r"gated|\b40[13]\b", text):
         return "the repository is gated: accept its terms on its page and set HF_TOKEN, or use an ungated copy"
     return otherwise

@@ -29,9 +29,6 @@ class Nats:
     tokens: int
     utf8_bytes: int
 
-    def __add__(self, other: "Nats") -> "Nats":
-        return Nats(self.nats + other.nats, self.tokens + other.tokens, self.utf8_bytes + other.utf8_bytes)
-
     @property
     def perplexity(self) -> float:
         return math.exp(self.nats / self.tokens)
@@ -242,6 +239,14 @@ def bootstrap_ci95(values: list[float], seed: int = 0) -> list[float]:
     array = numpy.asarray(values, dtype=float)
     draws = numpy.random.default_rng(seed).integers(0, len(array), (BOOTSTRAP_SAMPLES, len(array)))
     return numpy.percentile(array[draws].mean(axis=1), [2.5, 97.5]).tolist()
+
+
+def share_ci95(outcomes: list[bool]) -> list[float]:
+    """Exact interval of a share (Clopper and Pearson 1934): resampling 0 of 40 would give no width at all."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(sum(outcomes), len(outcomes)).proportion_ci()
+    return [float(interval.low), float(interval.high)]
 
 
 def mcnemar_p_value(first: list[bool], second: list[bool]) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 from .models import model_path, read_adapter_note
 from .profiles import ModelSettings
 from .prompts import LANGUAGES, LeetcodeTask, TranslationTask
+from .reporting import p_text
 from .runs import read_json, write_text
 
 HEADLINES = {
@@ -102,7 +103,7 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
     base = str(model_path(ModelSettings(name=note["base_model"])))
     rows = metrics["rows"]
     return CARD.format(
-        header=_header(note, manifest),
+        header=_header(note, manifest, merged),
         title=_title(task),
         base=OWN_BASES.get(note["base_model"], note["base_model"]),
         rank=f"rank-{settings['lora']['rank']} ",
@@ -124,7 +125,7 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
     )
 
 
-def _header(note: dict, manifest: dict) -> str:
+def _header(note: dict, manifest: dict, merged: bool) -> str:
     from huggingface_hub import ModelCardData
 
     hub = [source["from"] for source in manifest["sources"].values() if isinstance(source["from"], str)]
@@ -132,7 +133,7 @@ def _header(note: dict, manifest: dict) -> str:
         base_model=note["base_model"] if "/" in note["base_model"] else None,
         datasets=[name for name in hub if not Path(name).suffix] or None,
         language=["es", "en"] if note["task"] == "translation" else ["en"],
-        library_name="transformers" if note.get("merged") else "peft",
+        library_name="transformers" if merged else "peft",
         license="other",
         pipeline_tag="text-generation",
         tags=["lora", note["task"]],
@@ -143,7 +144,8 @@ def _header(note: dict, manifest: dict) -> str:
 def _title(task) -> str:
     if isinstance(task, LeetcodeTask):
         return "Programming problems to Python"
-    return f"{LANGUAGES[task.source]} to {LANGUAGES[task.target]}"
+    both = " and back" if len(task.trained()) > 1 else ""
+    return f"{LANGUAGES[task.source]} to {LANGUAGES[task.target]}{both}"
 
 
 def _limits(task) -> str:
@@ -181,5 +183,5 @@ def _cell(values: dict, key: str, interval: str | None) -> str:
 
 def _significance(metrics: dict) -> str:
     if "bleu_p_value" in metrics:
-        return f"BLEU against the base: p = {metrics['bleu_p_value']:.3g} (paired bootstrap)."
-    return f"Problems solved against the base: p = {metrics['pass_p_value']:.3g} (McNemar)."
+        return f"BLEU against the base: {p_text(metrics['bleu_p_value'])} (paired bootstrap)."
+    return f"Problems solved against the base: {p_text(metrics['pass_p_value'])} (McNemar)."

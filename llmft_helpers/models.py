@@ -167,6 +167,10 @@ def read_adapter_note(path: Path) -> dict:
     """The note of `save_adapter`; UserError if `path` is no adapter of this suite."""
     if not (path / "adapter_config.json").is_file():
         raise UserError(f"{path} holds no adapter (adapter_config.json is missing); train one with notebook 02 or 03")
+    if not (path / ADAPTER_NOTE).is_file():
+        raise UserError(
+            f"{path} was not trained by this suite ({ADAPTER_NOTE} is missing): train one with notebook 02 or 03"
+        )
     return read_json(path / ADAPTER_NOTE)
 
 

@@ -12,7 +12,7 @@ from nbconvert import HTMLExporter
 
 from .errors import UserError
 from .profiles import Profile
-from .runs import ROOT, outputs_root, write_text
+from .runs import ROOT, outputs_root, run_dir, write_text
 
 FOLDER = ROOT / "notebooks"
 
@@ -33,8 +33,7 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
     UserError if a cell fails or the kernel dies: the message shows the cell, the partial notebook is kept beside the
     reports.
     """
-    reports = outputs_root() / profile.name / "reports"
-    reports.mkdir(parents=True, exist_ok=True)
+    reports = run_dir(profile, "reports")
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
@@ -63,6 +62,7 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
 def kernel_environment(profile: Profile, profile_choice: str) -> dict[str, str]:
     """The environment of the kernel: the same profile, and no hub look-ups where everything is local."""
     environment = dict(os.environ, LLMFT_PROFILE=profile_choice, PYTHONWARNINGS="ignore")
+    environment["LLMFT_OUTPUTS"] = str(outputs_root())  # a relative one would be another folder from there
     if is_local(profile):
         environment["HF_HUB_OFFLINE"] = "1"
     return environment

@@ -55,7 +55,7 @@ class Source:
 
     `columns` maps our names (`es`, `en`; for problems `completion`, ...) to the source's, with
     dots into nested columns (`translation.es`). `limit` caps the rows read, `weight` is the share of
-    the cleaned rows kept, `split` fixes the rows' split where a source is published split.
+    the source's training rows kept, `split` fixes the rows' split where a source is published split.
     """
 
     name: str
@@ -155,6 +155,10 @@ def load_profile(name: str | None = None) -> Profile:
         raise UserError(f"profile {path}: file: unknown key")
     values.setdefault("name", path.stem)
     profile = _validate(values, path)
+    if path.resolve().parent != PRESETS.resolve() and (PRESETS / f"{profile.name}.toml").is_file():
+        raise UserError(f"profile {path}: it would overwrite the results of the preset {profile.name}: rename it")
+    if Path(profile.name).name != profile.name:
+        raise UserError(f"profile {path}: name: {profile.name!r} must be the name of a folder")
     beside = path.parent / profile.model.name
     model = replace(profile.model, name=str(beside.resolve())) if (beside / "config.json").is_file() else profile.model
     return replace(

@@ -17,7 +17,7 @@ from pathlib import Path
 from .errors import UserError, reason
 from .profiles import Profile
 
-ROOT = Path(os.environ.get("LLMFT_ROOT", Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
 PINNED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "evaluate",
           "sacrebleu", "unsloth", "unsloth_zoo")  # fmt: skip
 TASKS = ("char_gpt", "translation", "leetcode", "comparison")
@@ -25,25 +25,29 @@ TASKS = ("char_gpt", "translation", "leetcode", "comparison")
 
 def outputs_root() -> Path:
     """`LLMFT_OUTPUTS`, or `outputs` in the repository."""
-    return Path(os.environ.get("LLMFT_OUTPUTS", ROOT / "outputs"))
+    return Path(os.environ.get("LLMFT_OUTPUTS", ROOT / "outputs")).resolve()
 
 
 def run_dir(profile: Profile, task: str) -> Path:
     """outputs/<profile>/<task>, made if missing."""
-    path = outputs_root() / profile.name / task
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return _made(outputs_root() / profile.name / task)
 
 
 def cache_dir() -> Path:
-    path = outputs_root() / "cache"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return _made(outputs_root() / "cache")
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}; name one that you may write to") from error
+    return folder
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: a temporary neighbour is renamed over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _made(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -51,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(
-            f"cannot write {path}: {error.strerror}; free some space or permissions, and run again"
+            f"cannot write {path}: {error.strerror}; free some space or correct the permissions, and run again"
         ) from error
 
 

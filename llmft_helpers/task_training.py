@@ -58,6 +58,7 @@ def train_task(profile: Profile, name: str) -> Path:
         if scored:
             facts |= _comparison(task, corpus.test, scored) | {"training": trained}
             _save_results(profile, name, corpus, scored, facts, stages)
+    training.delete_checkpoints(trainer)
     processes.wait_for_all()
     return run_dir(profile, name)
 
@@ -83,11 +84,13 @@ def _comparison(task: prompts.Task, rows: list[dict], scored: dict[str, tuple]) 
     """Base against tuned: the p-values, and what they are to be read with."""
     base, tuned = scored["base"][1], scored["tuned"][1]
     if isinstance(task, prompts.LeetcodeTask):
-        return {"pass_p_value": evaluation.paired_code_p_value(base, tuned)}
+        constant = evaluation.best_constant_share(rows)
+        return {"pass_p_value": evaluation.paired_code_p_value(base, tuned), "best_constant_share": constant}
     references = [row[task.target] for row in rows]
     return {
         "bleu_p_value": evaluation.paired_translation_p_value(base, tuned, references, "bs"),
         "bleu_p_value_ar": evaluation.paired_translation_p_value(base, tuned, references, "ar"),
+        "bleu_p_value_few_shot": evaluation.paired_translation_p_value(scored["base_few_shot"][1], tuned, references),
         "reference_language": evaluation.language_shares(task, references),
     }
 

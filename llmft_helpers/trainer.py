@@ -92,7 +92,9 @@ class Checks(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if args.should_save and not control.should_training_stop:
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(checkpoint / MARK, {"key": self.key, "step": state.global_step, "seconds": self.seconds()})
+            files = sorted(path.name for path in checkpoint.iterdir())
+            mark = {"key": self.key, "step": state.global_step, "seconds": self.seconds(), "files": files}
+            write_json(checkpoint / MARK, mark)
 
 
 class Progress(TrainerCallback):

@@ -13,7 +13,7 @@ from .errors import UserError
 from .profiles import TrainSettings
 from .runs import bf16_supported, fingerprint, read_json
 
-MARK = "resume.json"  # written last: a checkpoint without it is not whole
+MARK = "resume.json"  # written last, and names the other files: a checkpoint without it, or one of them, is not whole
 ATTENTION_CELLS = 2**20  # rows x tokens^2 that a CPU holds at once, for each head and layer
 PATIENCE = 2  # checks without a new lowest validation loss before training stops
 
@@ -64,7 +64,7 @@ def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_le
     """Fingerprint of all that decides how a run goes: only a checkpoint with the same key is gone on with."""
     lora = model.active_peft_config
     adapter = [lora.r, lora.lora_alpha, lora.lora_dropout, lora.use_rslora, sorted(lora.target_modules)]
-    base = [model.config._name_or_path, getattr(model, "is_loaded_in_4bit", False)]
+    base = [model.config._name_or_path, model.config._commit_hash, getattr(model, "is_loaded_in_4bit", False)]
     return fingerprint([asdict(settings), train_rows, validation_rows, max_length, seed, adapter, base])
 
 
@@ -74,8 +74,8 @@ def fine_tune(trainer) -> dict:
     "rows_too_long"}`; tokens are unpadded, seconds include those before an interruption.
 
     A run that was killed goes on from its last checkpoint in `output_dir` and ends as if it had not been; the
-    checkpoints (adapter and optimizer, three at most) are deleted at the end. UserError at the step where the loss is
-    not a number.
+    checkpoints (adapter and optimizer, three at most) stay until `delete_checkpoints`. UserError at the step where the
+    loss is not a number.
     """
     folder = Path(trainer.args.output_dir)
     with trainer.accelerator.main_process_first():  # the first to look deletes what is of no use
@@ -95,10 +95,6 @@ def fine_tune(trainer) -> dict:
         advice = "free some space and run again: it goes on from the last whole checkpoint"
         raise UserError(f"cannot write a checkpoint in {folder}: {advice}") from error
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
-    trainer.accelerator.wait_for_everyone()
-    if trainer.accelerator.is_main_process:
-        for used in folder.glob("checkpoint-*"):
-            shutil.rmtree(used)
     return {
         "history": _history(trainer.state.log_history),
         "steps": trainer.state.global_step,
@@ -111,12 +107,20 @@ def fine_tune(trainer) -> dict:
     }
 
 
+def delete_checkpoints(trainer) -> None:
+    """Once the adapter is saved: until then a kill costs no more than the way from the last checkpoint."""
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        for used in Path(trainer.args.output_dir).glob("checkpoint-*"):
+            shutil.rmtree(used)
+
+
 def last_checkpoint(folder: Path, key: str) -> Path | None:
-    """The newest whole checkpoint of the run `key`; what is left of other runs or of a torn write is deleted."""
+    """The newest whole checkpoint of the run `key`; what is left of other runs, or torn, is deleted."""
     whole = {}
     for checkpoint in folder.glob("checkpoint-*"):
         mark = read_json(checkpoint / MARK) if (checkpoint / MARK).is_file() else {}
-        if mark.get("key") == key:
+        if mark.get("key") == key and all((checkpoint / name).exists() for name in mark["files"]):
             whole[mark["step"]] = checkpoint
         else:
             shutil.rmtree(checkpoint)

@@ -131,3 +131,9 @@ def test_sweeps_never_see_a_test_row(profile, plan, monkeypatch):
         assert same == (run.group in ablations.SWEEPS), run.name
     with pytest.raises(UserError, match="--only: no group 'size '; there are: loss, rank"):
         ablations.chosen_groups(plan, "loss,size ")
+
+
+def test_p_values_are_adjusted_for_their_number():
+    # 3 x 0.01, then 2 x 0.02, then the larger of 0.04 and 1 x 0.03 (Holm 1979)
+    assert ablation_report.holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert ablation_report.holm([0.9, 0.6]) == [1.0, 1.0] and ablation_report.holm([]) == []

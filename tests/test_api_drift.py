@@ -173,9 +173,10 @@ def test_generate_takes_our_settings():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "model.generate"
     )
     settings = [keyword.arg for keyword in call.keywords if keyword.arg]
-    assert len(settings) == 6
-    settings.remove("stopping_criteria")  # an argument of generate() itself
-    assert "stopping_criteria" in inspect.signature(GenerationMixin.generate).parameters
+    assert len(settings) == 7
+    for name in ("logits_processor", "stopping_criteria"):  # arguments of generate() itself
+        settings.remove(name)
+        assert name in inspect.signature(GenerationMixin.generate).parameters
     assert all(hasattr(GenerationConfig(), name) for name in settings)
 
 

@@ -84,3 +84,11 @@ def test_the_hostile_suite_counts_what_stays_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "TARGETS", (str(tmp_path),))
     (tmp_path / suite.MARK).touch()
     assert grading.measure_hostile()["survivors_and_files"] == [str(tmp_path / suite.MARK)]
+
+
+def test_held_out_rows_are_spread_over_both_corpora():
+    train, held_out = lora_throughput.split_rows(100)
+    assert len(train) == 100 and len(held_out) == lora_throughput.HELD_OUT
+    texts = [row["prompt"] for row in lora_throughput.rows_of(100 + lora_throughput.HELD_OUT)]
+    places = sorted(texts.index(row["prompt"]) for row in held_out)
+    assert max(b - a for a, b in zip(places, places[1:], strict=False)) <= 3 and places[-1] >= len(texts) - 3

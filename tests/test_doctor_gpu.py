@@ -50,7 +50,7 @@ def test_a_made_model_needs_no_hub():
 
 @pytest.mark.parametrize(
     ("free", "total", "advice"),
-    [(23, 24, ""), (14, 16, "gradient_checkpointing = true"), (3, 24, "another program holds memory")],
+    [(30, 32, ""), (14, 16, "gradient_checkpointing = true"), (3, 32, "another program holds memory")],
 )
 def test_small_and_busy_cards_get_advice(free, total, advice, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import textwrap
 
 import pytest
@@ -90,8 +91,13 @@ def test_translate_and_solve_answer_from_the_merged_folder(merged, tmp_path, cap
     assert len(capsys.readouterr().out.split("\n")) == 4
     problem = {"task_id": "a", "problem_description": "Add.", "starter_code": "class Solution:"}
     (tmp_path / "problems.jsonl").write_text(json.dumps(problem) + "\n")
-    solve = ["solve", "--model", str(merged), "--input", str(tmp_path / "problems.jsonl")]
-    assert main([*solve, "--output", str(tmp_path / "solutions.jsonl")]) == 0
+    solve = ["--input", str(tmp_path / "problems.jsonl"), "--output", str(tmp_path / "solutions.jsonl")]
+    assert main(["solve", "--model", str(merged), *solve]) == 2  # it was trained to translate
+    assert "trained for the task translation, not leetcode" in capsys.readouterr().err
+    solver = shutil.copytree(merged, tmp_path / "solver")
+    note = json.loads((solver / "llmft.json").read_text()) | {"task": "leetcode"}
+    (solver / "llmft.json").write_text(json.dumps(note))
+    assert main(["solve", "--model", str(solver), *solve]) == 0
     assert json.loads((tmp_path / "solutions.jsonl").read_text())["task_id"] == "a"
 
 

@@ -118,7 +118,7 @@ def test_tokens_per_second():
     assert generation.tokens_per_second([Generated("a", 3, True), Generated("b", 5, False)], 2.0) == 4.0
 
 
-def test_an_answer_does_not_loop(base, prompts):
+def test_an_answer_does_not_loop(base, prompts, monkeypatch):
     model, tokenizer = base
 
     def repeats(tokens: list[int]) -> bool:
@@ -127,9 +127,12 @@ def test_an_answer_does_not_loop(base, prompts):
 
     inputs = tokenizer(prompts[0], return_tensors="pt")
     start = inputs.input_ids.shape[1]
-    plain, barred = (
-        model.generate(**inputs, max_new_tokens=300, do_sample=False, logits_processor=processors)[0, start:].tolist()
-        for processors in ([], [generation._NoLoop(start)])
-    )
+    plain = model.generate(**inputs, max_new_tokens=300, do_sample=False)[0, start:].tolist()
     assert repeats(plain)
-    assert not repeats(barred)
+    written = []
+    cut = generation._cut
+    monkeypatch.setattr(
+        generation, "_cut", lambda tokenizer, row, *rest: written.append(row) or cut(tokenizer, row, *rest)
+    )
+    generate(model, tokenizer, prompts[:1], 300)
+    assert len(written[0]) > 2 * generation.LOOP and not repeats(written[0])

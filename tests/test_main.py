@@ -56,6 +56,12 @@ def adapter(profile, tmp_path_factory):
             ["grade", "--input", "{columns}", "--problems", "{columns}", "--output", "{earlier}"],
             "row 1 has no 'solution'",
         ),
+        (
+            ["grade", "--input", "{empty}", "--problems", "{columns}", "--output", "{earlier}"],
+            "row 1: 'solution' must be text, it is NoneType",
+        ),
+        (["translate", "--base", "--input", "{earlier}", "--output", "{earlier}"], "is the input: name another file"),
+        (["translate", "--adapter", "{foreign}"], "was not trained by this suite (llmft.json is missing)"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, adapter, tmp_path, capsys, monkeypatch):
@@ -68,7 +74,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, adapter, tmp_pat
     files["latin1"].write_bytes("¿Qué?\n".encode("latin1"))
     files["broken"].write_text('{"task_id": "a"}\n{"task_id": \n')
     files["columns"].write_text('{"task_id": "a"}\n')
-    files["problems"] = tmp_path / "problems.jsonl"
+    files |= {
+        "problems": tmp_path / "problems.jsonl",
+        "empty": tmp_path / "empty.jsonl",
+        "foreign": tmp_path / "foreign",
+    }
+    files["foreign"].mkdir()
+    (files["foreign"] / "adapter_config.json").write_text("{}")
+    files["empty"].write_text('{"task_id": "a", "solution": null}\n')
     files["problems"].write_text('{"task_id": "a", "problem_description": "Add.", "starter_code": "class Solution:"}\n')
     preset = (ROOT / "llmft_helpers" / "profiles" / "tiny.toml").read_text()
     files["other"].write_text(preset.replace('name = "random"', 'name = "embedded"'))

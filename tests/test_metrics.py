@@ -189,3 +189,10 @@ def test_bootstrap_interval_covers_the_mean_and_is_repeatable():
     # normal approximation: 0.7 +- 1.96 * sqrt(0.21 / 100)
     assert low == pytest.approx(0.61, abs=0.02) and high == pytest.approx(0.79, abs=0.02)
     assert metrics.bootstrap_ci95(values) == [low, high]
+
+
+def test_an_exact_interval_of_none_and_of_all():
+    # 1 - 0.025 ** (1 / n), the closed form where no outcome, or every one, is true
+    upper = 1 - 0.025 ** (1 / 40)
+    assert metrics.share_ci95([False] * 40) == pytest.approx([0, upper])
+    assert metrics.share_ci95([True] * 40) == pytest.approx([1 - upper, 1])

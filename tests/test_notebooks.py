@@ -16,8 +16,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def own_profile(tmp_path_factory):
-    """A user's profile file that is called like a preset, and is it in all else."""
-    path = tmp_path_factory.mktemp("own") / "tiny.toml"
+    """A user's profile file, which is a preset in all but its name."""
+    path = tmp_path_factory.mktemp("mine") / "own.toml"
     path.write_text((PRESETS / "tiny.toml").read_text(encoding="utf-8"), encoding="utf-8")
     return path
 
@@ -31,7 +31,7 @@ def reports(own_profile):
 def test_all_four_run_and_fill_the_results_contract(reports, outputs):
     assert [report.name for report in reports] == [path.with_suffix(".html").name for path in NOTEBOOKS]
     assert all("<html" in report.read_text(encoding="utf-8")[:500].lower() for report in reports)
-    results = json.loads((outputs / "tiny" / "results.json").read_text())
+    results = json.loads((outputs / "own" / "results.json").read_text())
     assert list(results) == list(TASKS)
     scores = {"perplexity", "bits_per_byte", "bleu", "eos_rate", "prompt_echo_rate"}
     translation = {"bleu_01", "chrf", "bleu_signature", "bleu_ci95", "length_ratio", "per_source", "answer_language"}
@@ -42,7 +42,10 @@ def test_all_four_run_and_fill_the_results_contract(reports, outputs):
         assert scores | code <= set(results["leetcode"][arm])
     assert {"val_loss", "perplexity", "bits_per_char", "bits_per_byte", "per_domain", "parameters", "seconds",
             "tokens_per_second"} <= set(results["char_gpt"])  # fmt: skip
-    assert {"bleu_p_value", "bleu_p_value_ar", "reference_language"} <= set(results["translation"])
+    assert {"bleu_p_value", "bleu_p_value_ar", "bleu_p_value_few_shot", "reference_language"} <= set(
+        results["translation"]
+    )
+    assert 0 < results["leetcode"]["best_constant_share"] <= 1
     compared = results["comparison"]
     assert list(compared["bits_per_byte"]) == ["character GPT", "base", "translation adapter", "leetcode adapter"]
     assert all(set(row) == {"everyday", "formal", "code"} for row in compared["bits_per_byte"].values())
@@ -54,7 +57,7 @@ def test_all_four_run_and_fill_the_results_contract(reports, outputs):
 
 
 def test_runs_leave_plots_predictions_and_adapters(reports, own_profile, outputs):
-    root = outputs / "tiny"
+    root = outputs / "own"
     for task in ("translation", "leetcode"):
         note = json.loads((root / task / "adapter" / "llmft.json").read_text(encoding="utf-8"))
         assert note == adapter_note(load_profile(str(own_profile)), task) and note["profile"] == str(own_profile)

@@ -13,10 +13,21 @@ import torch
 
 from llmft_helpers.corpora import PAIR_COLUMNS, PROBLEM_COLUMNS
 from llmft_helpers.errors import UserError
-from llmft_helpers.profiles import PRESETS, Profile, TaskSettings, load_profile
+from llmft_helpers.profiles import (
+    PRESETS,
+    CharGptSettings,
+    LoraSettings,
+    ModelSettings,
+    Profile,
+    Source,
+    TaskSettings,
+    TrainSettings,
+    load_profile,
+)
 from llmft_helpers.runs import ROOT
 from llmft_helpers.sources import read_source
 
+SETTINGS = (Profile, ModelSettings, LoraSettings, TaskSettings, TrainSettings, Source, CharGptSettings)
 TINY = (PRESETS / "tiny.toml").read_text(encoding="utf-8")
 
 
@@ -153,3 +164,22 @@ def test_every_key_is_read_by_the_package_or_a_notebook():
         for path in sorted((ROOT / folder).glob(pattern))
     )
     assert [key for key in sorted(keys) if not re.search(rf'\w[\])]*\.{key}\b|\\"{key}\\"', code)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "says"),
+    [("demo", "", "it would overwrite the results of the preset demo: rename it"),
+     ("mine", 'name = "tiny"\n', "it would overwrite the results of the preset tiny"),
+     ("mine", 'name = "../elsewhere"\n', "name: '../elsewhere' must be the name of a folder")],
+)  # fmt: skip
+def test_a_copy_may_not_write_over_other_results(name, line, says, tmp_path):
+    (tmp_path / f"{name}.toml").write_text(line + TINY, encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(says)):
+        load_profile(str(tmp_path / f"{name}.toml"))
+
+
+def test_the_page_of_keys_names_them_all():
+    page = (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"`\[?(\w+)\]?`", page))
+    keys = {field.name for kind in SETTINGS for field in dataclasses.fields(kind)} - {"file"}
+    assert keys - described == set()

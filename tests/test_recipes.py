@@ -16,11 +16,16 @@ import unsloth  # noqa: E402, F401  before any argument is made: it lets bfloat1
 @pytest.mark.parametrize("name", ["ours", "plain", "vendor"])
 def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_path):
     recipe = recipes.Recipe.__new__(recipes.Recipe)  # no model is loaded
-    recipe.name, recipe.sizes = name, {"log_every": 3}
+    recipe.name, recipe.sizes, recipe.seed = name, {"log_every": 3}, 5
     arguments = recipe.arguments(48, 5, str(tmp_path), packing)
     arguments._validate_args()  # also what was set after construction
     assert (arguments.eval_strategy, arguments.save_strategy, arguments.load_best_model_at_end) == ("no", "no", False)
-    assert arguments.logging_steps == 3 and arguments.completion_only_loss and arguments.learning_rate == 2e-4
+    assert (
+        arguments.seed == 5
+        and arguments.logging_steps == 3
+        and arguments.completion_only_loss
+        and arguments.learning_rate == 2e-4
+    )
     rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     if name == "ours" and packing:  # the rows are MAX_LENGTH tokens long, and fewer than `steps` counted
         assert arguments.packing == torch.cuda.is_available()  # Unsloth turns it off on a CPU
@@ -30,3 +35,6 @@ def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_pat
         assert not arguments.packing and rows == 48 and arguments.max_steps == 5
     else:
         assert rows == {"plain": 48, "vendor": 8}[name]
+    if name == "vendor":  # as its notebooks have it
+        assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 4)
+        assert (arguments.warmup_steps, arguments.lr_scheduler_type, arguments.optim) == (5, "linear", "adamw_8bit")

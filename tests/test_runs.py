@@ -141,3 +141,15 @@ def test_provenance_says_what_ran(profile):
     assert set(runs.PINNED) < set(facts["versions"]) and facts["peak_memory_gb"]["host"] > 0.01
     assert {"device", "dtype", "git_commit"} <= set(facts)
     json.dumps(facts, allow_nan=False)
+
+
+def test_a_relative_outputs_folder_is_the_same_one_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMFT_OUTPUTS", "out")
+    assert runs.outputs_root() == tmp_path / "out"
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot make the folder .*file/inner: Not a directory"):
+        runs.write_text(tmp_path / "file" / "inner" / "a.txt", "x")

@@ -118,14 +118,22 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(rows, tmp_path, c
     assert torch.equal(weights(resumed), weights(whole))
     for name in ("history", "steps", "kept_step", "tokens", "rows_too_long"):
         assert result[name] == expected[name], name
+
+    # Killed again after training, before the adapter was saved: what was trained last is not lost.
+    again = training.fine_tune(interrupted(rows, folder))
+    assert again["resumed_from"] == 4 and again["history"] == expected["history"]
+    training.delete_checkpoints(resumed)
     assert not list(folder.glob("checkpoint-*"))
 
 
 def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_with(fresh, profile, rows, tmp_path):
     trainer = make(fresh, profile, rows, tmp_path)
     key = trainer.checks.key
-    for step, mark in ((2, {"key": key}), (10, {"key": key}), (12, {"key": "of other data"}), (14, None)):
+    marked = {"key": key, "files": ["weights"]}
+    for step, mark in ((2, marked), (10, marked), (11, marked | {"files": ["deleted"]}),
+                       (12, marked | {"key": "of other data"}), (14, None)):  # fmt: skip
         (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "weights").touch()
         if mark:
             write_json(tmp_path / f"checkpoint-{step}" / training.MARK, mark | {"step": step})
     assert training.last_checkpoint(tmp_path, key) == tmp_path / "checkpoint-10"
