@@ -37,4 +37,6 @@ def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_pat
         assert rows == {"plain": 48, "vendor": 8}[name]
     if name == "vendor":  # as its notebooks have it
         assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 4)
-        assert (arguments.warmup_steps, arguments.lr_scheduler_type, arguments.optim) == (5, "linear", "adamw_8bit")
+        # 8-bit AdamW, which Unsloth replaces where there is no card
+        optimizer = "adamw_8bit" if torch.cuda.is_available() else "adamw_torch_fused"
+        assert (arguments.warmup_steps, arguments.lr_scheduler_type, arguments.optim) == (5, "linear", optimizer)
