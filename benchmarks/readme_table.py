@@ -9,6 +9,10 @@ from pathlib import Path
 from llmft_helpers.reporting import p_text
 
 ROOT = Path(__file__).resolve().parents[1]
+NANOGPT = {
+    "nanogpt.json": "the shipped text",
+    "nanogpt_5mb.json": "Tatoeba, Python's documentation and LeetCode, which are not shipped",
+}
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 
@@ -50,6 +54,18 @@ def table(results: dict) -> str:
     return "\n".join([*lines, "", notes, ""])
 
 
+def nanogpt(measured: dict, text: str) -> str:
+    """Our character GPT against nanoGPT on one text, over seeds."""
+    seeds = measured["comparisons"]
+    fewer = [100 * (1 - seed["bits_ratio"]) for seed in seeds]
+    shares = ", ".join("never" if s["time_ratio"] is None else f"{s['time_ratio']:.0%}" for s in seeds)
+    return (
+        f"The character GPT against nanoGPT on {text} (`benchmarks/char_gpt.py`, {measured['characters']:,} characters, "
+        f"{measured['setting']}): {interval([min(fewer), max(fewer)])}% fewer bits a character over {len(seeds)} "
+        f"seed(s); nanoGPT's best loss is reached after this share of its time: {shares}."
+    )
+
+
 def beside(folder: Path) -> str:
     """A sentence for each benchmark whose file stands beside the results."""
     sentences = []
@@ -78,16 +94,9 @@ def beside(folder: Path) -> str:
             f"{ratio['tokens_per_second_16']:.1f} times if ours takes the demo's 16, generation "
             f"{ratio['generated_tokens_per_second']:.1f} times; validation loss {ratio['validation_loss'] - 1:+.1%}."
         )
-    if (path := folder / "char_gpt" / "nanogpt.json").is_file():
-        measured = json.loads(path.read_text(encoding="utf-8"))
-        seeds = measured["comparisons"]
-        fewer = [100 * (1 - seed["bits_ratio"]) for seed in seeds]
-        shares = "; ".join("never" if s["time_ratio"] is None else f"{s['time_ratio']:.0%}" for s in seeds)
-        sentences.append(
-            f"The character GPT against nanoGPT, same text, cores and seconds (`benchmarks/char_gpt.py`, "
-            f"{measured['setting']}): {interval([min(fewer), max(fewer)])}% fewer bits a character over {len(seeds)} "
-            f"seed(s); nanoGPT's best loss is reached after this share of its time: {shares}."
-        )
+    for name, text in NANOGPT.items():
+        if (path := folder / "char_gpt" / name).is_file():
+            sentences.append(nanogpt(json.loads(path.read_text(encoding="utf-8")), text))
     if (path := folder / "gpu_full.json").is_file():
         measured = json.loads(path.read_text(encoding="utf-8"))
         ours = measured["table"]["ours"]
