@@ -90,8 +90,9 @@ def plot_arms(
         _grouped_bars(axes, values, intervals)
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-    all_axes[0][0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
+    arms = all_axes[0][0].get_legend_handles_labels()
+    figure.legend(*arms, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(ARMS), frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
