@@ -60,9 +60,10 @@ def nanogpt(measured: dict, text: str) -> str:
     fewer = [100 * (1 - seed["bits_ratio"]) for seed in seeds]
     shares = ", ".join("never" if s["time_ratio"] is None else f"{s['time_ratio']:.0%}" for s in seeds)
     return (
-        f"The character GPT against nanoGPT on {text} (`char_gpt.py`, {measured['characters']:,} characters, "
-        f"{measured['setting']}): {interval([min(fewer), max(fewer)])}% fewer bits a character over {len(seeds)} "
-        f"seed(s); nanoGPT's best loss is reached after this share of its time: {shares}."
+        f"The character GPT against nanoGPT on {text} (`benchmarks/char_gpt.py`, "
+        f"{measured['characters']:,} characters, {measured['setting']}): {interval([min(fewer), max(fewer)])}% fewer "
+        f"bits a character over {len(seeds)} seed(s); nanoGPT's best loss is reached after this share of its time: "
+        f"{shares}."
     )
 
 
