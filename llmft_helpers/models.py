@@ -17,6 +17,7 @@ import torch
 from .cpu_speed import add_in_place, speed_up
 from .errors import WRITE_ERRORS, UserError, reason
 from .hub import hub_advice
+from .loftq import begin_at_rounding_error
 from .profiles import LoraSettings, ModelSettings, Profile
 from .runs import cache_dir, read_json, write_json
 
@@ -116,7 +117,10 @@ def model_path(settings: ModelSettings) -> str | Path:
 
 
 def add_lora(model, settings: LoraSettings, seed: int):
-    """A PEFT model with fresh LoRA weights (Hu et al. 2021, arXiv 2106.09685); the base stays frozen."""
+    """A PEFT model with fresh LoRA weights (Hu et al. 2021, arXiv 2106.09685); the base stays frozen.
+
+    With `settings.loftq` they do not begin at zero: see loftq.py.
+    """
     from unsloth import FastLanguageModel
 
     model = FastLanguageModel.get_peft_model(
@@ -130,6 +134,10 @@ def add_lora(model, settings: LoraSettings, seed: int):
         use_gradient_checkpointing=settings.gradient_checkpointing,
         random_state=seed,
     )
+    if settings.loftq and is_4bit(model):
+        share = begin_at_rounding_error(model, Path(model.config._name_or_path))
+        print(f"LoRA begins at {share:.0%} of the squared error that 4-bit rounding made.")
+    model.loftq = settings.loftq  # part of what a checkpoint must agree with
     add_in_place(model)
     return model
 

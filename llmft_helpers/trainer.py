@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 from trl import SFTTrainer
 
 from .errors import UserError
-from .runs import write_json
+from .runs import give_memory_back, write_json
 from .training import MARK
 
 LOSSES = {"loss": "loss", "validation": "eval_loss"}
@@ -88,6 +88,7 @@ class Checks(TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         check_finite(metrics["eval_loss"], state.global_step)
+        give_memory_back()
 
     def on_save(self, args, state, control, **kwargs):
         if args.should_save and not control.should_training_stop:

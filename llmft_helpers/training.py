@@ -63,7 +63,7 @@ def make_trainer(
 def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_length: int, seed: int) -> str:
     """Fingerprint of all that decides how a run goes: only a checkpoint with the same key is gone on with."""
     lora = model.active_peft_config
-    adapter = [lora.r, lora.lora_alpha, lora.lora_dropout, lora.use_rslora, sorted(lora.target_modules)]
+    adapter = [lora.r, lora.lora_alpha, lora.lora_dropout, lora.use_rslora, sorted(lora.target_modules), model.loftq]
     base = [model.config._name_or_path, model.config._commit_hash, getattr(model, "is_loaded_in_4bit", False)]
     return fingerprint([asdict(settings), train_rows, validation_rows, max_length, seed, adapter, base])
 

@@ -8,7 +8,7 @@ from transformers.models.llama import modeling_llama
 
 from llmft_helpers import models
 from llmft_helpers.cpu_attention import GROUPED, Rotation, grouped_attention, use_grouped_attention
-from llmft_helpers.cpu_speed import FrozenNorm, LowRankSum
+from llmft_helpers.cpu_speed import FrozenNorm, LowRankSum, sum_of_products
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 
@@ -70,6 +70,14 @@ def test_the_sum_has_the_gradients_that_autograd_finds():
         tensor.requires_grad_()
     assert torch.allclose(LowRankSum.apply(x, weight, a, b, 0.7), x @ weight.T + 0.7 * (x @ a.T) @ b.T)
     assert torch.autograd.gradcheck(lambda x, a, b: LowRankSum.apply(x, weight, a, b, 0.7), (x, a, b))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(512, 576), (700, 576), (1300, 64), (1408, 576), (700, 1024)])
+def test_products_in_parts_are_the_whole_product(rows, columns):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((rows, 24), (24, columns), (rows, 4), (4, columns))
+    x, w, low, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    assert torch.allclose(sum_of_products(x, w, low, b, 0.7), x @ w + 0.7 * low @ b)
 
 
 def test_the_norm_has_the_value_and_gradient_that_autograd_finds():

@@ -146,7 +146,9 @@ def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_with(fresh, profile,
         keys.add(training._run_key(trainer.model, *arguments))
     trainer.model.active_peft_config.lora_alpha += 1
     keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
-    assert len(keys) == 7
+    trainer.model.loftq = True
+    keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
+    assert len(keys) == 8
 
 
 def overfitted(profile, rows, folder):
