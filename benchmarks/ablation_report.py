@@ -14,11 +14,12 @@ from llmft_helpers.runs import write_text
 COMMAND = "python benchmarks/ablations.py"
 TITLES = {
     "reference": "reference", "loss": "what the loss sees", "rank": "rank at matched scale",
-    "modules": "adapted modules", "precision": "precision of the base", "register": "training register",
+    "modules": "adapted modules", "precision": "precision of the base",
+    "start": "where the adapter begins", "register": "training register",
     "size": "training rows", "learning_rate": "learning rate", "alpha": "scale of the update",
     "batch": "rows a step", "dropout": "dropout",
 }  # fmt: skip
-MARKERS = dict(zip(TITLES, "*oosD^vPXhd", strict=True))
+MARKERS = dict(zip(TITLES, "*oosD<^vPXhd", strict=True))
 
 
 def scored(document: dict) -> list[dict]:

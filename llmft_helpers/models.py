@@ -136,7 +136,7 @@ def add_lora(model, settings: LoraSettings, seed: int):
     )
     if settings.loftq and is_4bit(model):
         share = begin_at_rounding_error(model, Path(model.config._name_or_path))
-        print(f"LoRA begins at {share:.0%} of the squared error that 4-bit rounding made.")
+        print(f"LoRA begins where it gives back {share:.0%} of the squared error of 4-bit rounding.")
     model.loftq = settings.loftq  # part of what a checkpoint must agree with
     add_in_place(model)
     return model
