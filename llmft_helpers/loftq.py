@@ -10,8 +10,6 @@ from safetensors import safe_open
 
 from .errors import UserError
 
-WEIGHTS = "model.safetensors"
-
 
 @torch.no_grad()
 def begin_at_rounding_error(model, folder: Path) -> float:
@@ -24,12 +22,11 @@ def begin_at_rounding_error(model, folder: Path) -> float:
     from bitsandbytes.functional import dequantize_4bit
     from peft.tuners.lora.bnb import Linear4bit
 
-    if not (Path(folder) / WEIGHTS).is_file():
-        raise UserError(
-            f"lora.loftq needs the unrounded weights, and there is no {Path(folder) / WEIGHTS}: set it to false"
-        )
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"lora.loftq needs the unrounded weights, and there is no {path}: set it to false")
     shares = []
-    with safe_open(Path(folder) / WEIGHTS, framework="pt") as weights:
+    with safe_open(path, framework="pt") as weights:
         for name, layer in model.get_base_model().named_modules():
             if isinstance(layer, Linear4bit):
                 rounded = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()

@@ -28,6 +28,14 @@ def reports(own_profile):
     return [notebooks.run_notebook(path, profile, str(own_profile)) for path in NOTEBOOKS]
 
 
+def test_the_kernel_gets_large_pages_beside_the_users_own_allocator_settings(profile, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert notebooks.kernel_environment(profile, "tiny")["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    wanted = "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
+    assert notebooks.kernel_environment(profile, "tiny")["GLIBC_TUNABLES"] == wanted
+
+
 def test_all_four_run_and_fill_the_results_contract(reports, outputs):
     assert [report.name for report in reports] == [path.with_suffix(".html").name for path in NOTEBOOKS]
     assert all("<html" in report.read_text(encoding="utf-8")[:500].lower() for report in reports)

@@ -1,7 +1,9 @@
 """Files are written whole or not at all, and say how they came to be."""
 
+import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +127,19 @@ def test_save_metrics_refreshes_the_summary(profile, tmp_path, monkeypatch):
     summary = runs.read_json(tmp_path / "tiny" / "results.json")
     assert summary == {"char_gpt": {"perplexity": 3.0}, "leetcode": {"pass_at_1": 0.2}}
     assert list(summary) == ["char_gpt", "leetcode"]  # in the notebooks' order
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc alone keeps what was freed")
+def test_after_a_stage_the_system_has_what_the_stage_freed():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    blocks = [bytes([1]) * 60_000 for _ in range(4000)]  # 240 MB, each too small for a mapping of its own
+    last = blocks[-1]  # what lies above them stays in use
+    full = resident()
+    with runs.Stages()("freeing"):
+        blocks.clear()
+    assert full - resident() > 150e6 and last
 
 
 def test_provenance_says_what_ran(profile):
