@@ -80,6 +80,8 @@ def planned_runs(profile: Profile, pool: list[dict], count: int) -> list[Run]:
         changed("attention only", "modules", lora=replace(lora, target_modules=ATTENTION)),
         changed("16-bit base" if profile.model.load_in_4bit else "4-bit base", "precision", model=other_precision),
     ]
+    if profile.model.load_in_4bit and profile.model.keep_16bit:
+        plan.append(changed("4 bits everywhere", "precision", model=replace(profile.model, keep_16bit=())))
     if lora.loftq:
         plan.append(changed("begins at zero", "start", lora=replace(lora, loftq=False)))
     for name in sources(pool):

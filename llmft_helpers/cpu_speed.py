@@ -35,12 +35,15 @@ def speed_up(model) -> None:
 
 
 def add_in_place(model) -> None:
-    """Let the adapters of `model` over unpacked layers add their product in place, whichever adapter is active."""
+    """Let the adapters of `model` over unpacked layers, and over layers that were never packed, add their product in
+    place, whichever adapter is active."""
+    from peft.tuners.lora import Linear
     from peft.tuners.lora.bnb import Linear4bit
 
     for module in model.modules():
-        if type(module) is Linear4bit and hasattr(module.base_layer, "dense"):
-            module.__class__ = _in_place_class()
+        unpacked = type(module) is Linear4bit and hasattr(module.base_layer, "dense")
+        if unpacked or (type(module) is Linear and module.base_layer.weight.device.type == "cpu"):
+            module.__class__ = _in_place_class(type(module))
 
 
 class LowRankSum(torch.autograd.Function):
@@ -124,22 +127,20 @@ def _unpacked_class():
 
 
 @functools.cache
-def _in_place_class():
-    from peft.tuners.lora.bnb import Linear4bit
-
-    class InPlace(Linear4bit):
+def _in_place_class(library_class):
+    class InPlace(library_class):
         def forward(self, x, *args, **kwargs):  # (..., K)
             if self.disable_adapters or args or kwargs or not self._is_plain(x):
                 return super().forward(x, *args, **kwargs)  # (..., M)
             (name,) = self.active_adapters
             a, b = self.lora_A[name].weight, self.lora_B[name].weight
-            return LowRankSum.apply(x, self.base_layer.dense, a, b, self.scaling[name])  # (..., M)
+            return LowRankSum.apply(x, _dense(self.base_layer), a, b, self.scaling[name])  # (..., M)
 
         def _is_plain(self, x) -> bool:
             """One active adapter without dropout, bias or variant, all in one type: what `LowRankSum` computes."""
             if self.merged or len(self.active_adapters) != 1 or self.active_adapters[0] not in self.lora_A:
                 return False
-            name, dense = self.active_adapters[0], self.base_layer.dense
+            name, dense = self.active_adapters[0], _dense(self.base_layer)
             dropout, weights = self.lora_dropout[name], (self.lora_A[name].weight, self.lora_B[name].weight)
             return (
                 name not in self.lora_variant
@@ -149,5 +150,10 @@ def _in_place_class():
                 and all(t.dtype == dense.dtype for t in (x, *weights))
             )
 
-    InPlace.__name__ = Linear4bit.__name__
+    InPlace.__name__ = library_class.__name__
     return InPlace
+
+
+def _dense(layer):
+    """(M, K), unpacked."""
+    return layer.dense if hasattr(layer, "dense") else layer.weight

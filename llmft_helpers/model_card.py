@@ -32,6 +32,7 @@ FOUR_BIT = """{
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=KEPT,
     )
 }"""
 SIXTEEN_BIT = '{"dtype": torch.bfloat16}'
@@ -114,7 +115,7 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         device=provenance["device"],
         training=f"{training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes",
         load=(LOAD_MERGED if merged else LOAD_ADAPTER).format(
-            base=base, folder=folder, precision=FOUR_BIT if settings["model"]["load_in_4bit"] else SIXTEEN_BIT
+            base=base, folder=folder, precision=_precision(settings["model"])
         ),
         prompt=task.prompt(EXAMPLE_PAIR if note["task"] == "translation" else EXAMPLE_PROBLEM),
         limits=_limits(task),
@@ -123,6 +124,13 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         results=_results(note["task"], metrics),
         significance=_significance(metrics),
     )
+
+
+def _precision(model: dict) -> str:
+    """The argument of from_pretrained that rounds the same layers."""
+    if not model["load_in_4bit"]:
+        return SIXTEEN_BIT
+    return FOUR_BIT.replace("KEPT", repr(["lm_head", *model["keep_16bit"]]))
 
 
 def _header(note: dict, manifest: dict, merged: bool) -> str:

@@ -37,17 +37,18 @@ def load_base_model(settings: ModelSettings):
     path = model_path(settings)
     quiet_libraries()
     try:
-        model, tokenizer = FastLanguageModel.from_pretrained(
-            str(path),
-            max_seq_length=settings.max_length,
-            dtype=None,  # bfloat16 where the device has it
-            load_in_4bit=settings.load_in_4bit,
-            revision=settings.revision,
-            use_gradient_checkpointing=False,
-            use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
-            # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
-            **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
-        )
+        with _never_rounded(settings.keep_16bit):
+            model, tokenizer = FastLanguageModel.from_pretrained(
+                str(path),
+                max_seq_length=settings.max_length,
+                dtype=None,  # bfloat16 where the device has it
+                load_in_4bit=settings.load_in_4bit,
+                revision=settings.revision,
+                use_gradient_checkpointing=False,
+                use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
+                # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
+                **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
+            )
     except OSError as error:
         raise UserError(_loading_advice(settings, error)) from error
     except RuntimeError as error:  # how Unsloth wraps the same on a GPU
@@ -57,9 +58,24 @@ def load_base_model(settings: ModelSettings):
     set_special_tokens(model, tokenizer)
     if settings.load_in_4bit and not is_4bit(model):
         print("4-bit weights do not work on this machine: the base is loaded in 16 bits instead.")
+    elif settings.load_in_4bit and settings.keep_16bit:
+        print(f"{share_in_4bit(model):.0%} of the weights between embedding and head are in 4 bits, the rest in 16.")
     if not torch.cuda.is_available():
         speed_up(model)
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _never_rounded(names: tuple[str, ...]) -> Iterator[None]:
+    """Lengthen Unsloth's list of layers that stay in 16 bits by `names`; its loader takes no list of a caller's."""
+    from unsloth_zoo.peft_utils import SKIP_QUANTIZATION_MODULES
+
+    before = len(SKIP_QUANTIZATION_MODULES)
+    SKIP_QUANTIZATION_MODULES.extend(names)
+    try:
+        yield
+    finally:
+        del SKIP_QUANTIZATION_MODULES[before:]
 
 
 def quiet_libraries() -> None:
@@ -79,6 +95,16 @@ def _loading_advice(settings: ModelSettings, error: OSError) -> str:
 
 def is_4bit(model) -> bool:
     return any(type(module).__name__ == "Linear4bit" for module in model.modules())
+
+
+def share_in_4bit(model) -> float:
+    """Share of the base's weights in linear layers, the head left out, that are held in 4 bits."""
+    sizes = {True: 0, False: 0}
+    for name, module in model.named_modules():
+        own = "lora_" not in name and module is not model.get_output_embeddings()
+        if own and isinstance(module, torch.nn.Linear):
+            sizes[type(module).__name__ == "Linear4bit"] += module.in_features * module.out_features
+    return sizes[True] / sum(sizes.values())
 
 
 def set_special_tokens(model, tokenizer) -> None:
@@ -191,6 +217,11 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
     if note["base_model"] != base.name:
         raise UserError(
             f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
+            "choose the profile it was trained with"
+        )
+    if note.get("precision", base.precision) != base.precision:  # notes of old do not say it
+        raise UserError(
+            f"adapter {path} was trained on {note['precision']} weights, the profile asks for {base.precision}: "
             "choose the profile it was trained with"
         )
     if isinstance(model, PeftModel):

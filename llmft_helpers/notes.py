@@ -8,11 +8,16 @@ from .runs import ROOT
 
 
 def adapter_note(profile: Profile, task: str) -> dict[str, str]:
-    """Task, base model, profile and, of a translation, the direction, for `models.save_adapter`.
+    """Task, base model and its precision, profile and, of a translation, the direction, for `models.save_adapter`.
 
     The profile is a preset's name, or a file: relative to the repository where it lies there.
     """
-    note = {"task": task, "base_model": profile.model.name, "profile": profile.name}
+    note = {
+        "task": task,
+        "base_model": profile.model.name,
+        "precision": profile.model.precision,
+        "profile": profile.name,
+    }
     if profile.file is not None:
         file, root = Path(profile.file), ROOT.resolve()
         note["profile"] = (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()

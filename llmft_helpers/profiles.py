@@ -32,9 +32,16 @@ class ModelSettings:
 
     name: str
     load_in_4bit: bool = True
+    keep_16bit: tuple[str, ...] = ()  # layers, by the end of their name, that are not rounded to 4 bits
     revision: str | None = None
     max_length: PositiveInt = 512  # tokens, prompt and completion together
     knowledge_cutoff: str | None = None  # year-month-day of the newest text it was pretrained on
+
+    @property
+    def precision(self) -> str:
+        """What an adapter has to find again in its base."""
+        kept = f" but for {', '.join(self.keep_16bit)}" if self.keep_16bit else ""
+        return f"4-bit{kept}" if self.load_in_4bit else "16-bit"
 
 
 @dataclass(frozen=True, config=STRICT)

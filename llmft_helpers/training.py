@@ -56,7 +56,7 @@ def make_trainer(
     trainer.checks = Checks(settings.evaluations, key)
     for callback in (Progress(), trainer.checks, EarlyStoppingCallback(early_stopping_patience=PATIENCE)):
         trainer.add_callback(callback)
-    trainer.rows_too_long = too_long
+    trainer.rows_too_long, trainer.validation_rows = too_long, validation_rows
     return trainer
 
 
@@ -187,12 +187,11 @@ def training_arguments(
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size // parts,
         gradient_accumulation_steps=parts,
-        # the library holds all logits of a batch; processes share a whole one
-        per_device_eval_batch_size=settings.batch_size if processes.count() > 1 else max(1, settings.batch_size // 4),
+        per_device_eval_batch_size=settings.batch_size,  # of a sharded model; others are scored by `LoraTrainer`
         accelerator_config={"split_batches": True},  # several processes share a batch, so that its size stays
         ddp_find_unused_parameters=False,
         train_sampling_strategy="group_by_length",
-        pad_to_multiple_of=8,  # few shapes: kernels are made once for each
+        pad_to_multiple_of=4,  # few shapes, as kernels are made once for each, and little padding
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, round(settings.warmup_ratio * steps)),

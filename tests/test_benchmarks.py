@@ -2,9 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
+from safetensors import safe_open
 
+from llmft_helpers.metrics import completion_nats, total
+from llmft_helpers.prompts import TranslationTask, training_rows
 from llmft_helpers.runs import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -12,6 +17,7 @@ import char_gpt  # noqa: E402
 import grading  # noqa: E402
 import lora_throughput  # noqa: E402
 import readme_table  # noqa: E402
+import rounding  # noqa: E402
 
 CURVE = [(10.0, 3.0), (20.0, 2.0), (30.0, 2.5), (40.0, 1.5)]  # seconds, bits
 
@@ -98,3 +104,23 @@ def test_held_out_rows_are_spread_over_both_corpora():
     texts = [row["prompt"] for row in lora_throughput.rows_of(100 + lora_throughput.HELD_OUT)]
     places = sorted(texts.index(row["prompt"]) for row in held_out)
     assert max(b - a for a, b in zip(places, places[1:], strict=False)) <= 3 and places[-1] >= len(texts) - 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU keeps no unpacked weights")
+def test_layers_left_unrounded_answer_like_those_never_rounded_and_are_put_back(fresh, profile, pairs, tmp_path):
+    from llmft_helpers import models
+
+    kept = replace(profile.model, keep_16bit=("v_proj",))
+    rows = training_rows(TranslationTask(), pairs)
+    model, tokenizer = models.add_lora(fresh[0], replace(profile.lora, loftq=True), 1).eval(), fresh[1]
+    wanted, _ = models.load_base_model(kept)
+    wanted = models.add_lora(wanted, replace(profile.lora, loftq=True), 1).eval()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with safe_open(models.model_path(profile.model) / "model.safetensors", framework="pt") as weights:
+        table = rounding.measure(model, tokenizer, rows, weights, ["v_proj"]).set_index("in 16 bits")
+    nats = total(completion_nats(wanted, tokenizer, rows))
+    assert table["loss"]["v_proj"] == pytest.approx(nats.nats / nats.tokens, rel=1e-5) != table["loss"]["none"]
+    assert table["won"]["v_proj"] == table["loss"]["none"] - table["loss"]["v_proj"]
+    single = [f"model.layers.{i}.self_attn.v_proj" for i in (0, 1)]
+    assert len(table) == 1 + 7 + 2 and table["share"]["v_proj"] == table["share"][single].sum()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))

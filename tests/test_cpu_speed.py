@@ -1,8 +1,11 @@
 """The CPU's short cuts compute what bitsandbytes and PEFT compute, and are taken wherever they can be."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit as LibraryBase
+from peft.tuners.lora import Linear as LibraryLinear
 from peft.tuners.lora.bnb import Linear4bit as LibraryLora
 from transformers.models.llama import modeling_llama
 
@@ -13,10 +16,11 @@ from llmft_helpers.cpu_speed import FrozenNorm, LowRankSum, sum_of_products
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 
 
-@pytest.fixture
-def tuned(fresh, profile):
+@pytest.fixture(params=[(), ("v_proj", "down_proj")], ids=["4-bit", "4-bit and 16-bit"])
+def tuned(request, profile):
     """A model with an adapter that is not zero, in the precision that training gives it."""
-    model = models.add_lora(fresh[0], profile.lora, 1)
+    base, _ = models.load_base_model(replace(profile.model, keep_16bit=request.param))
+    model = models.add_lora(base, profile.lora, 1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = torch.randn_like(parameter, dtype=model.dtype) * 0.05
@@ -27,7 +31,8 @@ def layers(model, kind) -> list:
     return [module for module in model.modules() if isinstance(module, kind)]
 
 
-LIBRARY = (LibraryLora, LibraryBase, modeling_llama.LlamaRMSNorm)
+LORA = (LibraryLora, LibraryLinear)
+LIBRARY = (*LORA, LibraryBase, modeling_llama.LlamaRMSNorm)
 library_rotation = modeling_llama.rotate_half  # what `apply_rotary_pos_emb` is made of
 
 
@@ -119,7 +124,8 @@ def test_every_layer_takes_the_short_cut(tuned, monkeypatch):
     turned = []
     forward = Rotation.forward
     monkeypatch.setattr(Rotation, "forward", staticmethod(lambda *args: turned.append(1) or forward(*args)))
-    assert len(layers(tuned, LibraryLora)) == len(layers(tuned, LibraryBase)) == 7 * 2
+    assert len(layers(tuned, LORA)) == 7 * 2
+    assert len(layers(tuned, LibraryLora)) == len(layers(tuned, LibraryBase)) in (7 * 2, 5 * 2)
     assert tuned.config._attn_implementation == GROUPED
     tuned(input_ids=torch.arange(3, 9).view(1, 6))
     assert not called and len(turned) == 2 * 2  # queries and keys of two layers
@@ -144,8 +150,6 @@ def test_without_adapter_it_is_the_base(tuned):
 
 
 def test_dropout_is_left_to_the_library(fresh, profile):
-    from dataclasses import replace
-
     model = models.add_lora(fresh[0], replace(profile.lora, dropout=0.5), 1).to(torch.bfloat16).train()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:

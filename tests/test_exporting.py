@@ -26,7 +26,7 @@ METRICS = {
     "provenance": {
         "seed": 1,
         "device": "a CPU",
-        "profile": {"name": "tiny", "lora": {"rank": 4}, "model": {"load_in_4bit": True}},
+        "profile": {"name": "tiny", "lora": {"rank": 4}, "model": {"load_in_4bit": True, "keep_16bit": []}},
     },
 }
 
@@ -156,3 +156,17 @@ def test_the_code_on_the_card_runs_and_answers_as_we_do(kind, trained, merged):
     theirs, ours = logits(names["model"], names["tokenizer"]).float(), logits(model, tokenizer).float()
     assert names["tokens"].shape[1] > names["inputs"].input_ids.shape[1]
     assert (theirs - ours).std() < 0.03 * ours.std()
+
+
+def test_the_code_on_the_card_rounds_the_layers_that_were_rounded(trained, tmp_path):
+    shutil.copytree(trained[2].parent, tmp_path, dirs_exist_ok=True)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics["provenance"]["profile"]["model"]["keep_16bit"] = ["v_proj"]
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    write_model_card(tmp_path)
+    code = re.search(r"```python\n(.*?)prompt =", (tmp_path / "adapter" / "README.md").read_text(), re.DOTALL)[1]
+    names: dict = {}
+    exec(code, names)
+    layers = {name.split(".")[-1]: type(module.base_layer).__name__ for name, module in names["model"].named_modules()
+              if hasattr(module, "base_layer")}  # fmt: skip
+    assert layers.pop("v_proj") == "Linear" and set(layers.values()) == {"Linear4bit"} and len(layers) == 6

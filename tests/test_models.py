@@ -3,13 +3,15 @@
 import contextlib
 import json
 import resource
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from llmft_helpers import models
-from llmft_helpers.embedded import character_tokenizer, embedded_model
+from llmft_helpers.embedded import character_tokenizer, embedded_model, random_model
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import ModelSettings
 from llmft_helpers.runs import cache_dir
@@ -93,6 +95,28 @@ def test_adapter_of_another_base_is_refused(fresh, profile, tmp_path):
         models.load_for_inference(profile, tmp_path / "adapter")
     with pytest.raises(UserError, match="holds no adapter"):
         models.load_for_inference(profile, tmp_path / "nothing")
+
+
+def test_layers_that_stay_in_16_bits_hold_the_weights_of_the_file(profile, base, tmp_path, capsys):
+    kept = replace(profile.model, keep_16bit=("v_proj", "layers.1.mlp.down_proj"))
+    model, tokenizer = models.load_base_model(kept)
+    assert "are in 4 bits, the rest in 16" in capsys.readouterr().out
+    weights = load_file(random_model(cache_dir()) / "model.safetensors")
+    whole = {name for name, module in model.named_modules() if type(module) is torch.nn.Linear} - {"lm_head"}
+    assert whole == {f"model.layers.{i}.self_attn.v_proj" for i in (0, 1)} | {"model.layers.1.mlp.down_proj"}
+    assert all(torch.equal(model.get_submodule(name).weight, weights[f"{name}.weight"].bfloat16()) for name in whole)
+    sizes = {name: weights[f"{name}.weight"].numel() for name, _ in model.named_modules() if name.endswith("_proj")}
+    left = sum(sizes[name] for name in whole)
+    assert models.share_in_4bit(model) == 1 - left / sum(sizes.values())
+    assert models.share_in_4bit(models.load_base_model(profile.model)[0]) == 1  # the next one is not touched
+
+    adapted = models.add_lora(model, profile.lora, 1)
+    assert models.share_in_4bit(model) == models.share_in_4bit(adapted) == 1 - left / sum(sizes.values())
+    models.save_adapter(adapted, tmp_path / "adapter",
+                        {"base_model": "random", "precision": kept.precision})  # fmt: skip
+    models.load_adapter(models.load_base_model(kept)[0], tmp_path / "adapter", kept)
+    with pytest.raises(UserError, match=r"on 4-bit but for v_proj, layers\.1\.mlp\.down_proj weights, .* 4-bit: "):
+        models.load_adapter(base[0], tmp_path / "adapter", profile.model)
 
 
 def test_saving_again_replaces_and_a_failure_keeps_the_old_one(fresh, profile, tmp_path, monkeypatch):

@@ -61,6 +61,25 @@ def weights(trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters() if p.requires_grad])
 
 
+def test_in_the_validation_loss_every_token_weighs_the_same(fresh, profile, rows, tmp_path):
+    known, unknown = rows[0] | {"completion": " a" * 30}, rows[1]
+    settings = dataclasses.replace(SETTINGS, epochs=20.0, learning_rate=2e-2, batch_size=1, evaluations=1)
+    model = models.add_lora(fresh[0], profile.lora, profile.seed)
+    trainer = training.make_trainer(model, fresh[1], [known], [known, unknown], settings, 256, tmp_path, profile.seed)
+    history = training.fine_tune(trainer)["history"]
+    losses, counts = [], []
+    for row in (known, unknown):
+        prompt, answer = (fresh[1](row[key], return_tensors="pt").input_ids for key in ("prompt", "completion"))
+        ids = torch.cat([prompt, answer, torch.tensor([[fresh[1].eos_token_id]])], dim=1)
+        labels = ids.masked_fill(torch.arange(ids.shape[1]) < prompt.shape[1], -100)
+        with torch.no_grad():
+            losses.append(model.eval()(input_ids=ids, labels=labels).loss.item())
+        counts.append(answer.shape[1] + 1)
+    wanted = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+    assert history[-1]["validation_loss"] == pytest.approx(wanted, rel=1e-2)
+    assert sum(losses) / len(losses) > 1.2 * wanted  # a mean over rows, or over batches of one, is something else
+
+
 def test_same_seed_same_run(profile, rows, tmp_path):
     results = []
     for _ in range(2):
