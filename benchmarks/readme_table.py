@@ -91,8 +91,8 @@ def kept_layers(document: dict) -> str:
         for name, row in runs.items()
     )
     return (
-        "Not in the demo: the layers that rounding hurts most left in 16 bits (`docs/kept-layers.toml`, 7% of the "
-        "weights). Validation loss and BLEU of "
+        "Not in the demo: the layers that rounding hurts most left in 16 bits (`docs/kept-layers.toml`). Validation "
+        "loss and BLEU of "
         f"{runs['reference']['train_rows']:,} pairs, one seed: {told}."
     )
 

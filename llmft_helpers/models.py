@@ -55,6 +55,11 @@ def load_base_model(settings: ModelSettings):
         if not isinstance(error.__cause__, OSError):
             raise
         raise UserError(_loading_advice(settings, error.__cause__)) from error
+    unknown = [
+        kept for kept in settings.keep_16bit if not any(name.endswith(kept) for name, _ in model.named_modules())
+    ]
+    if unknown:
+        raise UserError(f"model.keep_16bit: no layer of {settings.name!r} ends in {unknown[0]!r}")
     set_special_tokens(model, tokenizer)
     if settings.load_in_4bit and not is_4bit(model):
         print("4-bit weights do not work on this machine: the base is loaded in 16 bits instead.")

@@ -54,8 +54,9 @@ class LoraTrainer(SFTTrainer):
         """Nats a completion token, every token weighing the same; the library's is a mean over batches of rows."""
         if self.is_fsdp_enabled:  # a shard cannot score by itself
             return super().evaluate(*args, **kwargs)
-        nats = spread(self.validation_rows, lambda part: completion_nats(self.model, self.processing_class, part))
-        metrics = {"eval_loss": total(nats).nats / total(nats).tokens}
+        rows = self.validation_rows
+        scored = total(spread(rows, lambda part: completion_nats(self.model, self.processing_class, part)))
+        metrics = {"eval_loss": scored.nats / scored.tokens}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -119,6 +119,11 @@ def test_layers_that_stay_in_16_bits_hold_the_weights_of_the_file(profile, base,
         models.load_adapter(base[0], tmp_path / "adapter", profile.model)
 
 
+def test_a_kept_layer_that_is_not_there_is_named(profile):
+    with pytest.raises(UserError, match=r"model\.keep_16bit: no layer of 'random' ends in 'v_prj'"):
+        models.load_base_model(replace(profile.model, keep_16bit=("v_proj", "v_prj")))
+
+
 def test_saving_again_replaces_and_a_failure_keeps_the_old_one(fresh, profile, tmp_path, monkeypatch):
     model = models.add_lora(fresh[0], profile.lora, seed=1)
     folder = tmp_path / "adapter"
