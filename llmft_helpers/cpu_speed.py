@@ -1,85 +1,67 @@
-"""Frozen 4-bit layers, their LoRA adapters and a Llama's norms on a CPU, without the work that repeats.
+"""A frozen 4-bit Llama on a CPU, without the work that repeats.
 
-bitsandbytes unpacks every NF4 weight again in each forward and backward pass, and PEFT copies, scales and adds
-tensors of full width for each adapter. Here the weights are unpacked once (the same values, two or four bytes a
-weight), the adapter's product is added in place, and a frozen norm has a backward of its own. A GPU has fused
-kernels of its own and is left alone.
+bitsandbytes unpacks every NF4 weight again in each forward and backward pass. Here the weights are unpacked once (the
+same values, two or four bytes a weight), and norms, attention and gated layers are computed in few passes over memory.
+A GPU has fused kernels of its own and is left alone.
 """
 
 import functools
-import math
 
 import torch
 import torch.nn.functional as F
 
-# Measured with torch's oneDNN on 2 cores: up to how many columns it happens, and from how many rows on no longer.
-PART_ROWS, MANY_ROWS, NARROW = 512, 1408, 640
+from .cpu_attention import attention_class
+from .cpu_products import join, products
 
 
 def speed_up(model) -> None:
     """Speed up a loaded base, in place; what its layers are and compute stays the same up to rounding."""
     from bitsandbytes.functional import dequantize_4bit
 
-    if model.config.model_type == "llama":
-        from .cpu_attention import use_grouped_attention
-
-        use_grouped_attention(model)
-        for norm in [module for module in model.modules() if type(module).__name__ == "LlamaRMSNorm"]:
-            norm.__class__ = _frozen_norm_class()
     for layer in [module for module in model.modules() if type(module).__name__ == "Linear4bit"]:
         dense = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         layer.register_buffer("dense", dense.to(layer.compute_dtype or dense.dtype), persistent=False)
         layer.__class__ = _unpacked_class()
+    if model.config.model_type == "llama":
+        _speed_up_llama(model)
     # The head gets the last positions as a strided slice, for which torch copies the head's weight once a row.
     model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
-def add_in_place(model) -> None:
-    """Let the adapters of `model` over unpacked layers, and over layers that were never packed, add their product in
-    place, whichever adapter is active."""
-    from peft.tuners.lora import Linear
-    from peft.tuners.lora.bnb import Linear4bit
+def _speed_up_llama(model) -> None:
+    for module in list(model.modules()):
+        name = type(module).__name__
+        if name == "LlamaRMSNorm":
+            module.__class__ = _frozen_norm_class()
+        elif name == "LlamaAttention" and not model.config.attention_bias:
+            _share_input(module, attention_class(), module.q_proj, module.k_proj, module.v_proj)
+        elif name == "LlamaMLP" and not model.config.mlp_bias and model.config.hidden_act == "silu":
+            _share_input(module, _gated_class(), module.gate_proj, module.up_proj)
 
-    for module in model.modules():
-        unpacked = type(module) is Linear4bit and hasattr(module.base_layer, "dense")
-        if unpacked or (type(module) is Linear and module.base_layer.weight.device.type == "cpu"):
-            module.__class__ = _in_place_class(type(module))
+
+def _share_input(module, short_cut, *layers) -> None:
+    module.register_buffer("joined", join(*layers), persistent=False)
+    module.__class__ = short_cut
 
 
-class LowRankSum(torch.autograd.Function):
-    """y = x W^T + s (x A^T) B^T for a frozen W: (N, K), (M, K), (r, K), (M, r) -> (N, M); arXiv 2106.09685, eq. 3."""
+class GatedUnit(torch.autograd.Function):
+    """silu(g) u for g and u side by side: (..., 2 M) -> (..., M); arXiv 2002.05202."""
 
     @staticmethod
-    def forward(ctx, x, weight, a, b, scale):
-        rows = x.reshape(-1, x.size(-1))  # (N, K)
-        low = rows @ a.t()  # (N, r)
-        y = sum_of_products(rows, weight.t(), low, b.t(), scale)  # (N, M)
-        ctx.save_for_backward(rows, weight, a, b, low)
-        ctx.scale, ctx.needs_x = scale, ctx.needs_input_grad[0]
-        return y.view(*x.shape[:-1], -1)
+    def forward(ctx, joined):
+        ctx.save_for_backward(joined)
+        gate, up = joined.chunk(2, -1)  # (..., M)
+        return F.silu(gate).mul_(up)
 
     @staticmethod
     def backward(ctx, grad):
-        rows, weight, a, b, low = ctx.saved_tensors
-        flat = grad.reshape(-1, grad.size(-1))  # (N, M)
-        grad_low = (flat @ b).mul_(ctx.scale)  # (N, r)
-        grad_b = (flat.t() @ low).mul_(ctx.scale)  # (M, r)
-        grad_x = None
-        if ctx.needs_x:
-            grad_x = sum_of_products(flat, weight, grad_low, a, 1).view(*grad.shape[:-1], -1)  # (..., K)
-        return grad_x, None, grad_low.t() @ rows, grad_b, None
-
-
-def sum_of_products(x, w, low, b, scale):
-    """x w + s low b: (N, K), (K, M), (N, r), (r, M) -> (N, M).
-
-    oneDNN computes a bfloat16 product of some more than 512 rows and few columns on one core only: such in parts.
-    """
-    y = x.new_empty(len(x), w.size(1))  # (N, M)
-    parts = math.ceil(len(x) / PART_ROWS) if w.size(1) <= NARROW and len(x) < MANY_ROWS else 1
-    for x_part, low_part, y_part in zip(x.chunk(parts), low.chunk(parts), y.chunk(parts), strict=True):
-        torch.mm(x_part, w, out=y_part).addmm_(low_part, b, alpha=scale)
-    return y
+        (joined,) = ctx.saved_tensors
+        gate, up = joined.chunk(2, -1)  # (..., M)
+        grad_joined = torch.empty_like(joined)
+        grad_gate, grad_up = grad_joined.chunk(2, -1)
+        torch.mul(grad, F.silu(gate), out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
+        return grad_joined
 
 
 class FrozenNorm(torch.autograd.Function):
@@ -115,6 +97,18 @@ def _frozen_norm_class():
 
 
 @functools.cache
+def _gated_class():
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    class Gated(LlamaMLP):
+        def forward(self, x):  # (..., K)
+            return self.down_proj(GatedUnit.apply(products(x, self.joined, self.gate_proj, self.up_proj)))  # (..., K)
+
+    Gated.__name__ = LlamaMLP.__name__
+    return Gated
+
+
+@functools.cache
 def _unpacked_class():
     from bitsandbytes.nn import Linear4bit
 
@@ -124,36 +118,3 @@ def _unpacked_class():
 
     Unpacked.__name__ = Linear4bit.__name__  # libraries look for it
     return Unpacked
-
-
-@functools.cache
-def _in_place_class(library_class):
-    class InPlace(library_class):
-        def forward(self, x, *args, **kwargs):  # (..., K)
-            if self.disable_adapters or args or kwargs or not self._is_plain(x):
-                return super().forward(x, *args, **kwargs)  # (..., M)
-            (name,) = self.active_adapters
-            a, b = self.lora_A[name].weight, self.lora_B[name].weight
-            return LowRankSum.apply(x, _dense(self.base_layer), a, b, self.scaling[name])  # (..., M)
-
-        def _is_plain(self, x) -> bool:
-            """One active adapter without dropout, bias or variant, all in one type: what `LowRankSum` computes."""
-            if self.merged or len(self.active_adapters) != 1 or self.active_adapters[0] not in self.lora_A:
-                return False
-            name, dense = self.active_adapters[0], _dense(self.base_layer)
-            dropout, weights = self.lora_dropout[name], (self.lora_A[name].weight, self.lora_B[name].weight)
-            return (
-                name not in self.lora_variant
-                and (isinstance(dropout, torch.nn.Identity) or not self.training)
-                and self.lora_B[name].bias is None
-                and self.base_layer.bias is None
-                and all(t.dtype == dense.dtype for t in (x, *weights))
-            )
-
-    InPlace.__name__ = library_class.__name__
-    return InPlace
-
-
-def _dense(layer):
-    """(M, K), unpacked."""
-    return layer.dense if hasattr(layer, "dense") else layer.weight

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from .cpu_speed import add_in_place, speed_up
+from .cpu_products import add_in_place
+from .cpu_speed import speed_up
 from .errors import WRITE_ERRORS, UserError, reason
 from .hub import hub_advice
 from .loftq import begin_at_rounding_error

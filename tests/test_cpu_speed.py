@@ -9,9 +9,10 @@ from peft.tuners.lora import Linear as LibraryLinear
 from peft.tuners.lora.bnb import Linear4bit as LibraryLora
 from transformers.models.llama import modeling_llama
 
-from llmft_helpers import models
-from llmft_helpers.cpu_attention import GROUPED, Rotation, grouped_attention, use_grouped_attention
-from llmft_helpers.cpu_speed import FrozenNorm, LowRankSum, sum_of_products
+from llmft_helpers import cpu_products, models
+from llmft_helpers.cpu_attention import Heads, grouped_attention
+from llmft_helpers.cpu_products import LowRankSums, products, sum_of_products
+from llmft_helpers.cpu_speed import FrozenNorm, GatedUnit
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 
@@ -32,13 +33,8 @@ def layers(model, kind) -> list:
 
 
 LORA = (LibraryLora, LibraryLinear)
-LIBRARY = (*LORA, LibraryBase, modeling_llama.LlamaRMSNorm)
-library_rotation = modeling_llama.rotate_half  # what `apply_rotary_pos_emb` is made of
-
-
-def rotated_by_the_library(query, key, cos, sin, unsqueeze_dim=1):
-    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-    return query * cos + library_rotation(query) * sin, key * cos + library_rotation(key) * sin
+LLAMA = (modeling_llama.LlamaRMSNorm, modeling_llama.LlamaAttention, modeling_llama.LlamaMLP)
+LIBRARY = (*LORA, LibraryBase, *LLAMA)
 
 
 def library_forward(model, run):
@@ -46,14 +42,9 @@ def library_forward(model, run):
     swapped = [(layer, layer.__class__) for layer in layers(model, LIBRARY)]
     for layer, _ in swapped:
         layer.__class__ = next(kind for kind in LIBRARY if isinstance(layer, kind))
-    model.set_attn_implementation("eager")
-    short_rotation = modeling_llama.apply_rotary_pos_emb
-    modeling_llama.apply_rotary_pos_emb = rotated_by_the_library
     try:
         return run()
     finally:
-        modeling_llama.apply_rotary_pos_emb = short_rotation
-        use_grouped_attention(model)
         for layer, short_cut in swapped:
             layer.__class__ = short_cut
 
@@ -66,23 +57,42 @@ def loss_and_gradients(model):
     return loss.item(), {name: p.grad.float() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_the_sum_has_the_gradients_that_autograd_finds():
+def doubles(*shapes) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    x, weight, a, b = (
-        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((2, 3, 8), (6, 8), (4, 8), (6, 4))
-    )
-    for tensor in (x, a, b):
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+@pytest.mark.parametrize("heights", [(6,), (6, 3, 2)], ids=["one layer", "three layers"])
+def test_the_sums_have_the_gradients_that_autograd_finds(heights):
+    scales = [0.7, 0.3, 2.0][: len(heights)]
+    x, *weights = doubles((2, 3, 8), *((height, 8) for height in heights))
+    factors = [factor for height in heights for factor in doubles((4, 8), (height, 4))]
+    for tensor in (x, *factors):
         tensor.requires_grad_()
-    assert torch.allclose(LowRankSum.apply(x, weight, a, b, 0.7), x @ weight.T + 0.7 * (x @ a.T) @ b.T)
-    assert torch.autograd.gradcheck(lambda x, a, b: LowRankSum.apply(x, weight, a, b, 0.7), (x, a, b))
+
+    def found(x, *factors):
+        return LowRankSums.apply(x, torch.cat(weights), scales, *factors)
+
+    wanted = [
+        x @ w.T + s * (x @ a.T) @ b.T for w, s, a, b in zip(weights, scales, factors[::2], factors[1::2], strict=True)
+    ]
+    assert torch.allclose(found(x, *factors), torch.cat(wanted, -1))
+    assert torch.autograd.gradcheck(found, (x, *factors))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(512, 576), (700, 576), (1300, 64), (1408, 576), (700, 1024)])
 def test_products_in_parts_are_the_whole_product(rows, columns):
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((rows, 24), (24, columns), (rows, 4), (4, columns))
-    x, w, low, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
-    assert torch.allclose(sum_of_products(x, w, low, b, 0.7), x @ w + 0.7 * low @ b)
+    x, w, low, b, c = doubles((rows, 24), (24, columns), (rows, 7), (4, columns - 8), (3, 8))
+    wanted = x @ w + torch.cat((0.7 * low[:, :4] @ b, 0.2 * low[:, 4:] @ c), 1)
+    assert torch.allclose(sum_of_products(x, w, low, [b, c], [0.7, 0.2]), wanted)
+
+
+def test_the_gated_unit_has_the_value_and_gradient_that_autograd_finds():
+    (joined,) = doubles((2, 3, 8))
+    joined.requires_grad_()
+    wanted = torch.nn.functional.silu(joined[..., :4]) * joined[..., 4:]
+    assert torch.allclose(GatedUnit.apply(joined), wanted)
+    assert torch.autograd.gradcheck(GatedUnit.apply, (joined,))
 
 
 def test_the_norm_has_the_value_and_gradient_that_autograd_finds():
@@ -95,20 +105,25 @@ def test_the_norm_has_the_value_and_gradient_that_autograd_finds():
     assert torch.allclose(*(torch.autograd.grad(y, x, grad)[0] for y in (found, wanted)), atol=1e-6)
 
 
-def test_the_rotation_turns_pairs_of_channels_and_back():
-    angle = torch.rand(1, 1, 5, 4, dtype=torch.float64).repeat(1, 1, 1, 2)  # (1, 1, T, D)
-    x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
-    turned = Rotation.apply(x, angle.cos(), angle.sin())
-    wanted = torch.complex(x[..., :4], x[..., 4:]) * torch.exp(1j * angle[..., :4])
-    assert torch.allclose(turned, torch.cat((wanted.real, wanted.imag), dim=-1))
-    assert torch.autograd.gradcheck(lambda x: Rotation.apply(x, angle.cos(), angle.sin()), (x,))
+def test_queries_and_keys_are_turned_in_pairs_of_channels_and_values_left():
+    angle = torch.rand(1, 5, 4, dtype=torch.float64).repeat(1, 1, 2)  # (1, T, D)
+    (heads,) = doubles((2, 5, 10, 8))  # 6 query heads, 2 keys, 2 values
+    heads.requires_grad_()
+    query, key, value = Heads.apply(heads, angle.cos(), angle.sin(), 3)
+    turns = torch.exp(1j * angle[:, None, :, :4])
+    for turned, x in ((query, heads[:, :, :6]), (key, heads[:, :, 6:8])):
+        x = x.transpose(1, 2)  # (B, H, T, D)
+        wanted = torch.complex(x[..., :4], x[..., 4:]) * turns
+        assert torch.allclose(turned, torch.cat((wanted.real, wanted.imag), dim=-1))
+    assert torch.equal(value, heads[:, :, 8:].transpose(1, 2))
+    assert torch.autograd.gradcheck(lambda heads: Heads.apply(heads, angle.cos(), angle.sin(), 3), (heads,))
 
 
 @pytest.mark.parametrize("masked", (True, False))
 def test_attention_is_torch_s_own(masked):
     query, key, value = (torch.randn(2, heads, 5, 8) for heads in (6, 2, 2))
     mask = torch.full((2, 1, 5, 5), -1e9).triu(1) if masked else None
-    mixed, weights = grouped_attention(torch.nn.Identity(), query, key, value, mask, scaling=0.3)
+    mixed, weights = grouped_attention(query, key, value, mask, scaling=0.3)
     wanted = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=0.3, enable_gqa=True
     )
@@ -117,18 +132,50 @@ def test_attention_is_torch_s_own(masked):
 
 
 def test_every_layer_takes_the_short_cut(tuned, monkeypatch):
-    called = []
+    called, products_of = [], []
     for kind in LIBRARY:
-        monkeypatch.setattr(kind, "forward", lambda self, x: called.append(self))
-    monkeypatch.setattr(modeling_llama, "eager_attention_forward", lambda *args, **kwargs: called.append(args[0]))
-    turned = []
-    forward = Rotation.forward
-    monkeypatch.setattr(Rotation, "forward", staticmethod(lambda *args: turned.append(1) or forward(*args)))
+        monkeypatch.setattr(kind, "forward", lambda self, *args, **kwargs: called.append(self))
+    forward = LowRankSums.forward
+
+    def counted(ctx, x, weight, scales, *factors):
+        products_of.append(len(scales))
+        return forward(ctx, x, weight, scales, *factors)
+
+    monkeypatch.setattr(LowRankSums, "forward", staticmethod(counted))
     assert len(layers(tuned, LORA)) == 7 * 2
     assert len(layers(tuned, LibraryLora)) == len(layers(tuned, LibraryBase)) in (7 * 2, 5 * 2)
-    assert tuned.config._attn_implementation == GROUPED
     tuned(input_ids=torch.arange(3, 9).view(1, 6))
-    assert not called and len(turned) == 2 * 2  # queries and keys of two layers
+    assert not called
+    assert products_of == [3, 1, 2, 1] * 2  # queries, keys and values; output; gate and up; down; of two layers
+
+
+def test_layers_that_share_an_input_share_their_memory(tuned):
+    for attention in layers(tuned, modeling_llama.LlamaAttention):
+        parts = [
+            cpu_products.dense(layer.base_layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+        ]
+        assert torch.equal(torch.cat(parts), attention.joined)
+        assert {part.untyped_storage().data_ptr() for part in parts} == {attention.joined.untyped_storage().data_ptr()}
+
+
+def test_a_base_without_adapters_shares_its_products_too(fresh, monkeypatch):
+    model, _ = fresh
+    rows = []
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w, *bias: rows.append(len(w)) or linear(x, w, *bias))
+    model(input_ids=torch.arange(3, 9).view(1, 6))
+    widths = [len(model.model.layers[0].self_attn.joined), model.config.hidden_size]
+    assert rows[:2] == widths and len(rows) == 2 * 4 + 1  # and the head
+
+
+def test_layers_of_unlike_adapters_are_left_to_themselves(tuned):
+    attention = tuned.get_base_model().model.layers[0].self_attn
+    x = torch.randn(2, 3, tuned.config.hidden_size, dtype=tuned.dtype)
+    shared = products(x, attention.joined, attention.q_proj, attention.k_proj, attention.v_proj)
+    for factor in (attention.k_proj.lora_A, attention.k_proj.lora_B):
+        factor.float()
+    alone = products(x, attention.joined, attention.q_proj, attention.k_proj, attention.v_proj)
+    assert torch.allclose(shared.float(), alone.float(), atol=0.02)
 
 
 def test_loss_and_gradients_are_the_libraries_own(tuned):
