@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .profiles import PRESETS, Profile, load_profile
-from .runs import ROOT
+from .runs import ROOT, from_root
 
 
 def adapter_note(profile: Profile, task: str) -> dict[str, str]:
@@ -19,8 +19,7 @@ def adapter_note(profile: Profile, task: str) -> dict[str, str]:
         "profile": profile.name,
     }
     if profile.file is not None:
-        file, root = Path(profile.file), ROOT.resolve()
-        note["profile"] = (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
+        note["profile"] = from_root(profile.file)
     if task == "translation":
         note["direction"] = profile.translation.direction
     return note

@@ -188,6 +188,13 @@ def git_commit() -> str | None:
     return f"{commit}+" if commit and dirty else commit
 
 
+def from_root(path: str) -> str:
+    """`path` relative to the repository where it lies there, else as it is: files that others read name no folder of
+    this machine that they need not."""
+    file, root = Path(path), ROOT.resolve()
+    return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
+
+
 def provenance(profile: Profile, stages: Stages, data: dict[str, str]) -> dict:
     """Versions, device, profile, seed, data fingerprints, commit, seconds per stage and peak memory of a run."""
     return {
@@ -196,7 +203,7 @@ def provenance(profile: Profile, stages: Stages, data: dict[str, str]) -> dict:
             **{p: importlib.metadata.version(p) for p in PINNED},
         },
         **device_description(),
-        "profile": asdict(profile),
+        "profile": asdict(profile) | {"file": profile.file and from_root(profile.file)},
         "seed": profile.seed,
         "data": data,
         "git_commit": git_commit(),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmft_helpers import notes
+from llmft_helpers import notes, runs
 from llmft_helpers.__main__ import main
 from llmft_helpers.errors import UserError
 from llmft_helpers.notes import adapter_note, noted_profile
@@ -35,10 +35,12 @@ def test_a_file_is_noted_from_the_repository_or_as_it_is(own, tmp_path, monkeypa
     profile = load_profile("mine.toml")
     monkeypatch.chdir("/")
     for root, written in ((tmp_path, "work/mine.toml"), (tmp_path / "elsewhere", str(own))):
-        monkeypatch.setattr(notes, "ROOT", root)
+        for module in (notes, runs):
+            monkeypatch.setattr(module, "ROOT", root)
         note = adapter_note(profile, "leetcode")
         assert note["profile"] == written
         assert noted_profile(note, tmp_path) == profile and profile.seed == 7
+        assert runs.provenance(profile, runs.Stages(), {})["profile"]["file"] == written
 
 
 @pytest.mark.parametrize("written", ["mine", "gone.toml", "/no/such/mine.toml"])  # the first: as notes were before
