@@ -18,11 +18,12 @@ class LowRankSums(torch.autograd.Function):
     """x W_i^T + s_i (x A_i^T) B_i^T for each i, side by side; the frozen W_i lie below each other in `weight`.
 
     (..., K), (sum of M_i, K), (s_1, ...), A_1 (r, K), B_1 (M_1, r), A_2, ... -> (..., sum of M_i); arXiv 2106.09685,
-    eq. 3.
+    eq. 3. Factors may be of a wider type than x and `weight`; all is computed in theirs.
     """
 
     @staticmethod
     def forward(ctx, x, weight, scales, *factors):
+        factors = [factor.to(x.dtype) for factor in factors]
         rows, a = x.reshape(-1, x.size(-1)), torch.cat(factors[::2])  # (N, K), (R, K)
         low = rows @ a.t()  # (N, R)
         y = sum_of_products(rows, weight.t(), low, [b.t() for b in factors[1::2]], scales)  # (N, M)
@@ -96,8 +97,8 @@ def _is_bare(layer) -> bool:
 
 
 def _plain_adapter(layer, x):
-    """(A (r, K), B (M, r), scale) of a layer with one active adapter without dropout, bias or variant, all in the type
-    of x: what `LowRankSums` computes; else None."""
+    """(A (r, K), B (M, r), scale) of a layer with one active adapter without dropout, bias or variant, over weights in
+    the type of x: what `LowRankSums` computes; else None."""
     if (
         _is_bare(layer)
         or layer.merged
@@ -112,7 +113,7 @@ def _plain_adapter(layer, x):
         and (isinstance(dropout, torch.nn.Identity) or not layer.training)
         and layer.lora_B[name].bias is None
         and layer.base_layer.bias is None
-        and all(t.dtype == x.dtype for t in (dense(layer.base_layer), a, b))
+        and dense(layer.base_layer).dtype == x.dtype
     )
     return (a, b, layer.scaling[name]) if plain else None
 

@@ -234,13 +234,17 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
         model.load_adapter(str(path), adapter_name=name)
     else:
         model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
-    # PEFT loads into float32; TRL trains 4-bit models' adapters in bfloat16, and that is the model we measured.
-    dtype = next(iter(load_file(path / "adapter_model.safetensors").values())).dtype
+    # PEFT loads into float32; adapters are measured and saved in 16 bits.
+    cast_adapter(model, next(iter(load_file(path / "adapter_model.safetensors").values())).dtype, name)
+    add_in_place(model)
+    return model.eval()
+
+
+def cast_adapter(model, dtype: torch.dtype, name: str = "default") -> None:
+    """Turn the LoRA weights of the adapter `name` into `dtype`, in place."""
     for key, parameter in model.named_parameters():
         if "lora_" in key and f".{name}." in key:
             parameter.data = parameter.data.to(dtype)
-    add_in_place(model)
-    return model.eval()
 
 
 @contextlib.contextmanager

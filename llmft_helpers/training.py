@@ -10,6 +10,7 @@ import torch
 
 from . import processes
 from .errors import UserError
+from .models import cast_adapter
 from .profiles import TrainSettings
 from .runs import bf16_supported, fingerprint, read_json
 
@@ -52,6 +53,8 @@ def make_trainer(
         eval_dataset=Dataset.from_list(validation_rows),
         processing_class=tokenizer,
     )
+    if not torch.cuda.is_available():  # TRL made it bfloat16, which takes no step smaller than 1/256 of a weight
+        cast_adapter(model, torch.float32)
     trainer.remove_callback(PrinterCallback)
     trainer.checks = Checks(settings.evaluations, key)
     for callback in (Progress(), trainer.checks, EarlyStoppingCallback(early_stopping_patience=PATIENCE)):
@@ -94,6 +97,8 @@ def fine_tune(trainer) -> dict:
             raise
         advice = "free some space and run again: it goes on from the last whole checkpoint"
         raise UserError(f"cannot write a checkpoint in {folder}: {advice}") from error
+    if not torch.cuda.is_available():
+        cast_adapter(trainer.model, trainer.model.dtype)
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
     return {
         "history": _history(trainer.state.log_history),

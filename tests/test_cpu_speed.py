@@ -17,14 +17,18 @@ from llmft_helpers.cpu_speed import FrozenNorm, GatedUnit
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 
 
-@pytest.fixture(params=[(), ("v_proj", "down_proj")], ids=["4-bit", "4-bit and 16-bit"])
+@pytest.fixture(
+    params=[((), None), (("v_proj", "down_proj"), None), ((), torch.float32)],
+    ids=["4-bit", "4-bit and 16-bit", "4-bit in training"],
+)
 def tuned(request, profile):
-    """A model with an adapter that is not zero, in the precision that training gives it."""
-    base, _ = models.load_base_model(replace(profile.model, keep_16bit=request.param))
+    """A model with an adapter that is not zero, in the model's type or in the wider one of training."""
+    kept, dtype = request.param
+    base, _ = models.load_base_model(replace(profile.model, keep_16bit=kept))
     model = models.add_lora(base, profile.lora, 1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
-            parameter.data = torch.randn_like(parameter, dtype=model.dtype) * 0.05
+            parameter.data = (torch.randn_like(parameter) * 0.05).to(dtype or model.dtype)
     return model
 
 
@@ -172,8 +176,8 @@ def test_layers_of_unlike_adapters_are_left_to_themselves(tuned):
     attention = tuned.get_base_model().model.layers[0].self_attn
     x = torch.randn(2, 3, tuned.config.hidden_size, dtype=tuned.dtype)
     shared = products(x, attention.joined, attention.q_proj, attention.k_proj, attention.v_proj)
-    for factor in (attention.k_proj.lora_A, attention.k_proj.lora_B):
-        factor.float()
+    attention.k_proj.lora_dropout["default"] = torch.nn.Dropout(0.0)
+    attention.k_proj.train()
     alone = products(x, attention.joined, attention.q_proj, attention.k_proj, attention.v_proj)
     assert torch.allclose(shared.float(), alone.float(), atol=0.02)
 

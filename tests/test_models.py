@@ -190,7 +190,7 @@ def test_embedded_model_writes_english():
 
 
 def test_reload_keeps_the_precision_of_training(fresh, profile, tmp_path):
-    """TRL trains 4-bit models' adapters in bfloat16: a reload in float32 would be another model."""
+    """Adapters are measured and saved in 16 bits: a reload in float32 would be another model."""
     model = models.add_lora(fresh[0], profile.lora, seed=1)
     shake(model)
     for parameter in model.parameters():
