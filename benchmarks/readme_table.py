@@ -69,15 +69,15 @@ def nanogpt(measured: dict, text: str) -> str:
 
 
 def second_run(results: dict) -> str:
-    """How far the figures move: another run of the notebooks, in a sentence."""
-    translation, code = results["translation"]["tuned"], results["leetcode"]["tuned"]
-    settings = results["leetcode"]["provenance"]["profile"]["leetcode"]
+    """How far the figures move: an earlier run of the notebooks, in a sentence."""
+    translation, code = results["translation"], results["leetcode"]
+    profile = code["provenance"]["profile"]
+    pairs, problems = (profile[name]["train"]["epochs"] for name in ("translation", "leetcode"))
     return (
-        f"How far a run can move: a second one ([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), commit "
-        f"{results['leetcode']['provenance']['git_commit']}), whose adapters began at the same point but for rounding "
-        f"and whose answers were written {settings['evaluation_batch_size']} at a time, gave BLEU "
-        f"{translation['bleu']:.1f}, {code['code_only_rate']:.0%} code only and {code['tests_passed_rate']:.1%} of the "
-        f"tests."
+        f"How far a run can move: an earlier one ([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), "
+        f"commit {code['provenance']['git_commit']}), {pairs:g} pass(es) over the pairs and {problems:g} over the "
+        f"problems, gave BLEU {translation['tuned']['bleu']:.1f}, {code['tuned']['code_only_rate']:.0%} code only "
+        f"and {code['tuned']['tests_passed_rate']:.1%} of the tests."
     )
 
 
