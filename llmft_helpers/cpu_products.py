@@ -64,8 +64,11 @@ def sum_of_products(x, w, low, bs, scales):
 
 
 def products(x, weight, *layers):
-    """Each layer's output side by side: (..., K), (sum of M_i, K) as `join` made it -> (..., sum of M_i)."""
-    if x.dtype == weight.dtype:
+    """Each layer's output side by side: (..., K), (sum of M_i, K) as `join` made it -> (..., sum of M_i).
+
+    Layers whose weights are no longer part of `weight`, as after an export's `float()`, compute for themselves.
+    """
+    if x.dtype == weight.dtype and all(_is_part(getattr(layer, "base_layer", layer), weight) for layer in layers):
         adapters = [_plain_adapter(layer, x) for layer in layers]
         if all(adapters):
             scales, factors = [s for _, _, s in adapters], [factor for a, b, _ in adapters for factor in (a, b)]
@@ -89,6 +92,10 @@ def join(*layers) -> torch.Tensor:
 def dense(layer):
     """(M, K), unpacked."""
     return layer.dense if hasattr(layer, "dense") else layer.weight.detach()
+
+
+def _is_part(layer, weight) -> bool:
+    return dense(layer).untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
 
 
 def _is_bare(layer) -> bool:

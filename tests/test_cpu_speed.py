@@ -172,6 +172,15 @@ def test_a_base_without_adapters_shares_its_products_too(fresh, monkeypatch):
     assert rows[:2] == widths and len(rows) == 2 * 4 + 1  # and the head
 
 
+def test_layers_with_other_weights_than_the_shared_ones_compute_with_theirs(fresh):
+    attention = fresh[0].model.layers[0].self_attn
+    inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
+    attention.k_proj.dense = torch.zeros_like(attention.k_proj.dense)
+    x = torch.randn(2, 3, fresh[0].config.hidden_size, dtype=fresh[0].dtype)
+    query, key, value = products(x, attention.joined, *inputs).split([layer.out_features for layer in inputs], -1)
+    assert not key.any() and query.any() and value.any()
+
+
 def test_layers_of_unlike_adapters_are_left_to_themselves(tuned):
     attention = tuned.get_base_model().model.layers[0].self_attn
     x = torch.randn(2, 3, tuned.config.hidden_size, dtype=tuned.dtype)
