@@ -13,7 +13,7 @@ NANOGPT = {
     "nanogpt.json": "the shipped text",
     "nanogpt_5mb.json": "Tatoeba, Python's documentation and LeetCode, which are not shipped",
 }
-SECOND_RUN = "results_second_run.json"  # kept by hand: a results.json of another run
+SECOND_RUN = "results_second_run.json"  # kept by hand: the results.json of an earlier run
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 
@@ -69,13 +69,13 @@ def nanogpt(measured: dict, text: str) -> str:
 
 
 def second_run(results: dict) -> str:
-    """How far the figures move: an earlier run of the notebooks, in a sentence."""
+    """What an earlier run of the notebooks gave, in a sentence."""
     translation, code = results["translation"], results["leetcode"]
     profile = code["provenance"]["profile"]
     pairs, problems = (profile[name]["train"]["epochs"] for name in ("translation", "leetcode"))
     return (
-        f"How far a run can move: an earlier one ([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), "
-        f"commit {code['provenance']['git_commit']}), {pairs:g} pass(es) over the pairs and {problems:g} over the "
+        f"An earlier run with other settings, on {code['provenance']['device']} "
+        f"([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), commit {code['provenance']['git_commit']}), {pairs:g} pass(es) over the pairs and {problems:g} over the "
         f"problems, gave BLEU {translation['tuned']['bleu']:.1f}, {code['tuned']['code_only_rate']:.0%} code only "
         f"and {code['tuned']['tests_passed_rate']:.1%} of the tests."
     )
@@ -83,7 +83,7 @@ def second_run(results: dict) -> str:
 
 def kept_layers(document: dict) -> str:
     """What it is worth to leave the layers in 16 bits that rounding hurts most, against the other ways to begin."""
-    names = {"reference": "as in the demo", "4 bits everywhere": "4 bits everywhere",
+    names = {"reference": "with these layers in 16 bits", "4 bits everywhere": "4 bits everywhere",
              "begins at zero": "the adapter beginning at zero", "16-bit base": "the whole base in 16 bits"}  # fmt: skip
     runs = {row["name"]: row for row in document["rows"]}
     told = "; ".join(
@@ -92,8 +92,8 @@ def kept_layers(document: dict) -> str:
     )
     return (
         "The demo leaves the layers in 16 bits that rounding hurts most (`benchmarks/rounding.py`). Validation loss "
-        "and BLEU of one pass over "
-        f"{runs['reference']['train_rows']:,} pairs, one seed: {told}."
+        f"and BLEU of {runs['reference']['train_rows']:,} pairs, one seed, adapters trained in 16 bits (commit "
+        f"{document['provenance']['git_commit']}): {told}."
     )
 
 

@@ -181,14 +181,18 @@ def test_layers_with_other_weights_than_the_shared_ones_compute_with_theirs(fres
     assert not key.any() and query.any() and value.any()
 
 
-def test_layers_of_unlike_adapters_are_left_to_themselves(tuned):
+def test_a_layer_with_dropout_is_left_to_the_library_and_its_neighbours_with_it(tuned):
     attention = tuned.get_base_model().model.layers[0].self_attn
+    inputs = (attention.q_proj, attention.k_proj, attention.v_proj)
     x = torch.randn(2, 3, tuned.config.hidden_size, dtype=tuned.dtype)
-    shared = products(x, attention.joined, attention.q_proj, attention.k_proj, attention.v_proj)
-    attention.k_proj.lora_dropout["default"] = torch.nn.Dropout(0.0)
+    shared = products(x, attention.joined, *inputs)
+    attention.k_proj.lora_dropout["default"] = torch.nn.Dropout(1.0)
     attention.k_proj.train()
-    alone = products(x, attention.joined, attention.q_proj, attention.k_proj, attention.v_proj)
-    assert torch.allclose(shared.float(), alone.float(), atol=0.02)
+    query, key, value = products(x, attention.joined, *inputs).split([layer.out_features for layer in inputs], -1)
+    assert torch.equal(key, attention.k_proj.base_layer(x))  # all of its adapter is dropped
+    wanted = shared.split([layer.out_features for layer in inputs], -1)
+    assert torch.allclose(query, wanted[0], atol=0.02) and torch.allclose(value, wanted[2], atol=0.02)
+    assert not torch.allclose(key, wanted[1], atol=0.02)
 
 
 def test_loss_and_gradients_are_the_libraries_own(tuned):
