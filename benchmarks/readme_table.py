@@ -75,9 +75,10 @@ def second_run(results: dict) -> str:
     pairs, problems = (profile[name]["train"]["epochs"] for name in ("translation", "leetcode"))
     return (
         f"An earlier run with other settings, on {code['provenance']['device']} "
-        f"([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), commit {code['provenance']['git_commit']}), {pairs:g} pass(es) over the pairs and {problems:g} over the "
-        f"problems, gave BLEU {translation['tuned']['bleu']:.1f}, {code['tuned']['code_only_rate']:.0%} code only "
-        f"and {code['tuned']['tests_passed_rate']:.1%} of the tests."
+        f"([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), commit {code['provenance']['git_commit']}), "
+        f"{pairs:g} pass(es) over the pairs and {problems:g} over the problems, gave BLEU "
+        f"{translation['tuned']['bleu']:.1f}, {code['tuned']['code_only_rate']:.0%} code only and "
+        f"{code['tuned']['tests_passed_rate']:.1%} of the tests."
     )
 
 
