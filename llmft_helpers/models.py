@@ -20,7 +20,7 @@ from .errors import WRITE_ERRORS, UserError, reason
 from .hub import hub_advice
 from .loftq import begin_at_rounding_error
 from .profiles import LoraSettings, ModelSettings, Profile
-from .runs import cache_dir, read_json, write_json
+from .runs import cache_dir, compute_dtype, read_json, write_json
 
 ADAPTER_NOTE = "llmft.json"
 
@@ -42,7 +42,7 @@ def load_base_model(settings: ModelSettings):
             model, tokenizer = FastLanguageModel.from_pretrained(
                 str(path),
                 max_seq_length=settings.max_length,
-                dtype=None,  # bfloat16 where the device has it
+                dtype=compute_dtype(),
                 load_in_4bit=settings.load_in_4bit,
                 revision=settings.revision,
                 use_gradient_checkpointing=False,

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import gc
 import hashlib
 import importlib.metadata
@@ -150,11 +151,32 @@ def peak_memory_gb() -> dict[str, float]:
     return memory
 
 
-def bf16_supported() -> bool:
-    """Whether the device computes in bfloat16 itself; cards before Ampere only emulate it, and train in float16."""
+@functools.cache
+def compute_dtype():
+    """The torch.dtype of this device's matrix products: bfloat16 where it is fast, else float16 on a card, which then
+    only emulates bfloat16 (before Ampere), and float32 on a CPU. UNSLOTH_CPU_BF16 = 0 or 1 decides it for a CPU."""
     import torch
 
-    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    wanted = os.environ.get("UNSLOTH_CPU_BF16", "").strip().lower()
+    fast = wanted in ("1", "true", "yes", "on") if wanted else bf16_is_fast_on_cpu()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def bf16_is_fast_on_cpu() -> bool:
+    """Whether a bfloat16 product takes less time here than a float32 one. Timed, as flags do not say it: without AMX
+    a Xeon that has `avx512_bf16` multiplies bfloat16 at half the speed of float32."""
+    import torch
+
+    seconds = {torch.float32: [], torch.bfloat16: []}
+    pairs = {dtype: (torch.ones(256, 576, dtype=dtype), torch.ones(576, 576, dtype=dtype)) for dtype in seconds}
+    for _ in range(12):  # in turns, so that a busy moment hits both; the shortest time counts
+        for dtype, (x, weight) in pairs.items():
+            start = time.perf_counter()
+            torch.nn.functional.linear(x, weight)  # (256, 576)
+            seconds[dtype].append(time.perf_counter() - start)
+    return min(seconds[torch.bfloat16]) < min(seconds[torch.float32])
 
 
 def device_description() -> dict[str, str]:
@@ -162,15 +184,11 @@ def device_description() -> dict[str, str]:
     import torch
 
     if torch.cuda.is_available():
-        return {"device": torch.cuda.get_device_name(), "dtype": "bfloat16" if bf16_supported() else "float16"}
-    capabilities = torch.cpu.get_capabilities()
-    # Elsewhere bfloat16 is emulated, and Unsloth computes in float32.
-    native = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    name = capabilities.get("cpu_name") or platform.machine()
-    return {
-        "device": f"{name} CPU, {torch.get_num_threads()} threads",
-        "dtype": "bfloat16" if native else "float32",
-    }
+        device = torch.cuda.get_device_name()
+    else:
+        name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+        device = f"{name} CPU, {torch.get_num_threads()} threads"
+    return {"device": device, "dtype": str(compute_dtype()).removeprefix("torch.")}
 
 
 def git_commit() -> str | None:

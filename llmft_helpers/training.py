@@ -12,7 +12,7 @@ from . import processes
 from .errors import UserError
 from .models import cast_adapter
 from .profiles import TrainSettings
-from .runs import bf16_supported, fingerprint, read_json
+from .runs import compute_dtype, fingerprint, read_json
 
 MARK = "resume.json"  # written last, and names the other files: a checkpoint without it, or one of them, is not whole
 ATTENTION_CELLS = 2**20  # rows x tokens^2 that a CPU holds at once, for each head and layer
@@ -67,7 +67,8 @@ def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_le
     """Fingerprint of all that decides how a run goes: only a checkpoint with the same key is gone on with."""
     lora = model.active_peft_config
     adapter = [lora.r, lora.lora_alpha, lora.lora_dropout, lora.use_rslora, sorted(lora.target_modules), model.loftq]
-    base = [model.config._name_or_path, model.config._commit_hash, getattr(model, "is_loaded_in_4bit", False)]
+    in_4bit = getattr(model, "is_loaded_in_4bit", False)
+    base = [model.config._name_or_path, model.config._commit_hash, in_4bit, str(model.dtype)]
     return fingerprint([asdict(settings), train_rows, validation_rows, max_length, seed, adapter, base])
 
 
@@ -183,7 +184,6 @@ def training_arguments(
     """TRL's SFTConfig: no compute on padding, cosine to zero; `trainer.Checks` adds the checks before the last."""
     from trl import SFTConfig
 
-    bf16 = bf16_supported()
     return SFTConfig(
         output_dir=str(output_dir),
         max_length=max_length,
@@ -202,8 +202,8 @@ def training_arguments(
         warmup_steps=max(1, round(settings.warmup_ratio * steps)),
         weight_decay=0.0,
         optim="adamw_torch_fused",
-        bf16=bf16,
-        fp16=not bf16,
+        bf16=compute_dtype() == torch.bfloat16,
+        fp16=compute_dtype() == torch.float16,
         gradient_checkpointing=False,
         logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,

@@ -116,7 +116,7 @@ def test_no_branch_for_a_card_calls_what_is_not_checked():
                     assert known, (path.name, ast.unparse(node))
 
 
-CHECKED = {"Finding", "round", "bf16_supported"}
+CHECKED = {"Finding", "round"}
 
 
 def test_sft_config_takes_our_training_arguments(tmp_path):

@@ -6,9 +6,11 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from llmft_helpers import runs
 from llmft_helpers.errors import UserError
@@ -168,3 +170,23 @@ def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot make the folder .*file/inner: Not a directory"):
         runs.write_text(tmp_path / "file" / "inner" / "a.txt", "x")
+
+
+@pytest.mark.parametrize(("slow", "expected"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_a_cpu_computes_in_the_type_that_it_multiplies_faster(slow, expected, monkeypatch):
+    monkeypatch.delenv("UNSLOTH_CPU_BF16", raising=False)
+    linear = torch.nn.functional.linear
+
+    def delayed(x, weight):
+        if x.dtype == slow:
+            time.sleep(0.05)
+        return linear(x, weight)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", delayed)
+    assert runs.compute_dtype.__wrapped__() == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", torch.float32), ("1", torch.bfloat16)])
+def test_unsloths_variable_decides_what_a_cpu_computes_in(value, expected, monkeypatch):
+    monkeypatch.setenv("UNSLOTH_CPU_BF16", value)
+    assert runs.compute_dtype.__wrapped__() == expected
