@@ -34,14 +34,15 @@ from llmft_helpers.prompts import LeetcodeTask  # noqa: E402
 from llmft_helpers.runs import read_jsonl  # noqa: E402
 from llmft_helpers.sandbox_values import encode  # noqa: E402
 
-PAIR_FILES = {"everyday": "es_en/everyday.jsonl", "formal": "es_en/formal.jsonl"}
+PAIR_FILES = {name: f"es_en/{name}.jsonl" for name in ("everyday", "formal", "vocabulary")}
 PROBLEM_FILE = "leetcode/problems.jsonl"
 MUTANT_SECONDS = 0.5  # of CPU time, all tests of a problem together
 MUTANT_MEMORY = 2 << 30
 DIFFICULTIES = {"Easy": 0.50, "Medium": 0.35, "Hard": 0.15}
 # name: (smallest, largest) allowed
 LIMITS = {
-    "everyday pairs": (4000, None), "formal pairs": (2000, None), "problems": (300, None),
+    "everyday pairs": (4000, None), "formal pairs": (2000, None), "vocabulary pairs": (2000, None),
+    "problems": (300, None),
     "topics": (80, None), "tags": (25, None), "exact duplicates": (0, 0), "near duplicates": (0, 0),
     "tasks told twice": (0, 0), "references that pass": (1.0, 1.0), "mutants killed": (0.92, 1.0),
     "median tests a problem": (12, None), "fewest tests of a problem": (10, None),
@@ -195,8 +196,7 @@ def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) 
     report["mutants"] = {kind: {"made": made[kind], "killed": killed[kind]} for kind in mutants.KINDS if made[kind]}
     shares = report["problems"]["difficulty"]
     report["figures"] = {
-        "everyday pairs": len(files["everyday"]),
-        "formal pairs": len(files["formal"]),
+        **{f"{name} pairs": len(rows) for name, rows in files.items()},
         "problems": len(problems),
         "topics": len({row["topic"] for row in both}),
         "tags": len(report["problems"]["tags"]),

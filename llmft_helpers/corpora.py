@@ -160,21 +160,22 @@ def split_rows(rows: list[dict], settings: TaskSettings, seed: int, group) -> di
     """Whole groups to test, validation, train, in a seeded order; test and validation draw evenly from the sources.
 
     A source with a fixed `split` keeps it: where there is a published test set, the test rows are its first
-    `test_rows` in the seeded order (all of them if it has fewer). UserError when a split cannot be filled.
+    `test_rows` in the seeded order (all of them if it has fewer) and validation draws from the training sources; else
+    both draw from the sources without a fixed split alone. UserError when a split cannot be filled.
     """
     fixed = {source.name: source.split for source in settings.sources}
     rows = sorted(rows, key=lambda row: (order(str(group(row)), seed), _identity(row)))
     published = [row for row in rows if fixed[row["source"]] == "test"]
     others = [row for row in rows if fixed[row["source"]] != "test"]
+    drawable = others if published else [row for row in others if fixed[row["source"]] is None]
     if published:
         test, in_test = published[: settings.test_rows], {group(row) for row in published}
     else:
-        drawable = [row for row in others if fixed[row["source"]] is None]
         in_test = _draw_groups(drawable, settings.test_rows, group, "test_rows")
         test = [row for row in drawable if group(row) in in_test]
-    others = [row for row in others if group(row) not in in_test]
-    in_validation = _draw_groups(others, settings.validation_rows, group, "validation_rows")
-    validation = [row for row in others if group(row) in in_validation]
+    drawable, others = ([row for row in part if group(row) not in in_test] for part in (drawable, others))
+    in_validation = _draw_groups(drawable, settings.validation_rows, group, "validation_rows")
+    validation = [row for row in drawable if group(row) in in_validation]
     train = _weighted([row for row in others if group(row) not in in_validation], settings)
     if not train:
         raise UserError(

@@ -7,8 +7,8 @@ from .profiles import Profile
 
 
 def character_documents(pairs: Corpus, problems: Corpus, split: str) -> list[tuple[str, str]]:
-    """(domain, text) of every document of one split: sentence pairs and solved problems as plain text."""
-    documents = [(row["source"], _document(row)) for row in pairs.splits[split]]
+    """(domain, text) of every document of one split: sentence pairs, by register, and solved problems as plain text."""
+    documents = [(row["register"], _document(row)) for row in pairs.splits[split]]
     documents += [("code", _document(row)) for row in problems.splits[split]]
     return sorted(documents, key=lambda document: order(document[1], 0))
 

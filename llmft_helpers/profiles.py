@@ -63,7 +63,8 @@ class Source:
 
     `columns` maps our names (`es`, `en`; for problems `completion`, ...) to the source's, with
     dots into nested columns (`translation.es`). `limit` caps the rows read, `weight` is the share of
-    the source's training rows kept, `split` fixes the rows' split where a source is published split.
+    the source's training rows kept, `split` fixes the rows' split: "test" where a test set is published,
+    "train" for rows that are never scored.
     """
 
     name: str

@@ -203,7 +203,11 @@ def test_published_splits_are_kept_and_training_yields_to_them(source, problems_
 
 def test_rows_published_for_training_are_never_tested_on(source, pairs_of):
     fixed, free = source("fixed", made_pairs(50, 15), split="train"), source("free", made_pairs(50, 16))
-    assert {row["source"] for row in pairs_of(fixed, free).test} == {"free"}
+    corpus = pairs_of(fixed, free)
+    assert {row["source"] for row in corpus.test + corpus.validation} == {"free"}
+    assert Counter(row["source"] for row in corpus.train) == {"fixed": 50, "free": 34}
+    alone = pairs_of(free)
+    assert (corpus.test, corpus.validation) == (alone.test, alone.validation)
     with pytest.raises(UserError, match="test_rows = 10 is too many: .* none to draw from"):
         pairs_of(fixed)
 
@@ -284,12 +288,12 @@ def test_leak_guard_fires_for_either_side_however_it_is_written(source, pairs_of
 
 
 def test_character_documents_hold_both_corpora_and_only_the_split_asked_for(source, pairs_of, problems_of):
-    pairs = pairs_of(source("a", made_pairs(40, 21)), source("b", made_pairs(40, 22)))
+    pairs = pairs_of(source("a", made_pairs(40, 21), register="spoken"), source("b", made_pairs(40, 22)))
     problems = problems_of(source("code", made_problems(40, 23)))
     for name in corpora.SPLITS:
         documents = character_documents(pairs, problems, name)
         assert Counter(domain for domain, _ in documents) == (
-            Counter(row["source"] for row in pairs.splits[name]) + Counter(code=len(problems.splits[name]))
+            Counter(row["register"] for row in pairs.splits[name]) + Counter(code=len(problems.splits[name]))
         )
         text = "".join(text for _, text in documents)
         for row in pairs.splits[name]:
@@ -301,8 +305,8 @@ def test_character_documents_hold_both_corpora_and_only_the_split_asked_for(sour
 
 
 def test_compared_text_is_the_first_rows_of_each_source_that_fit(profile):
-    def rows(name, lengths):
-        return [{"source": name, "es": "x" * (n - 4), "en": "y"} for n in lengths]  # a document of n characters
+    def rows(name, lengths):  # a document of n characters each
+        return [{"source": name, "register": name, "es": "x" * (n - 4), "en": "y"} for n in lengths]
 
     pairs = Corpus({"validation": rows("a", [40, 30, 20, 10]) + rows("b", [500]), "train": rows("a", [9])})
     pairs.splits["validation"][1], pairs.splits["validation"][-1] = pairs.validation[-1], pairs.validation[1]

@@ -14,7 +14,8 @@ from llmft_helpers import execution
 from llmft_helpers.cleaning import normalise
 from llmft_helpers.runs import ROOT, read_jsonl
 
-PAIRS = {register: read_jsonl(ROOT / "data" / "es_en" / f"{register}.jsonl") for register in ("everyday", "formal")}
+FILES = {"everyday": {"everyday"}, "formal": {"formal"}, "vocabulary": {"everyday", "formal"}}  # registers in each
+PAIRS = {name: read_jsonl(ROOT / "data" / "es_en" / f"{name}.jsonl") for name in FILES}
 PROBLEMS_FILE = ROOT / "data" / "leetcode" / "problems.jsonl"
 PROBLEMS = read_jsonl(PROBLEMS_FILE)
 BOTH = [row for rows in PAIRS.values() for row in rows]
@@ -24,12 +25,13 @@ def offenders(rows: list[dict], wrong) -> list[str]:
     return [row.get("id", row.get("task_id")) for row in rows if wrong(row)]
 
 
-@pytest.mark.parametrize(("register", "count"), [("everyday", 4000), ("formal", 2000)])
-def test_pair_files_have_their_columns_and_size_and_stable_order(register, count):
-    rows = PAIRS[register]
+@pytest.mark.parametrize(("name", "count"), [("everyday", 4000), ("formal", 2000), ("vocabulary", 2000)])
+def test_pair_files_have_their_columns_and_size_and_stable_order(name, count):
+    rows = PAIRS[name]
     assert len(rows) >= count
     assert not offenders(rows, lambda row: list(row) != ["id", "es", "en", "topic", "register"])
-    assert not offenders(rows, lambda row: row["register"] != register or not row["id"].startswith(f"{register}-"))
+    assert {row["register"] for row in rows} == FILES[name]
+    assert not offenders(rows, lambda row: not row["id"].startswith(f"{name}-"))
     ids = [row["id"] for row in rows]
     assert ids == sorted(set(ids))
 
@@ -161,7 +163,7 @@ def test_quality_report_notices_planted_faults(tmp_path):
     weak = problems[1] | {"tests": [min(problems[1]["tests"], key=lambda test: len(json.dumps(test)))]}
     wrong = problems[2] | {"tests": [test | {"expected": "never"} for test in problems[2]["tests"]]}
     for folder, name, rows in (
-        ("es_en", "everyday", pairs["everyday"]), ("es_en", "formal", pairs["formal"]),
+        *(("es_en", name, rows) for name, rows in pairs.items()),
         ("leetcode", "problems", [problems[0], weak, wrong, *problems[3:]]),
     ):  # fmt: skip
         (tmp_path / folder).mkdir(exist_ok=True)
