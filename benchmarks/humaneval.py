@@ -96,8 +96,7 @@ def grade_answers(texts: list[str], rows: list[dict]) -> tuple[dict, list[dict]]
 def score(model, tokenizer, rows: list[dict], shots: list[dict], profile: Profile) -> tuple[dict, list[dict]]:
     settings = profile.leetcode
     asked = [prompts.few_shot_prompt(TASK, as_problem(row), shots) for row in rows]
-    limit, batch_size = settings.max_new_tokens, settings.evaluation_batch_size
-    generated = generate(model, tokenizer, asked, limit, TASK.stop, batch_size, unfinished=TASK.unfinished)
+    generated = generate(model, tokenizer, asked, settings.max_new_tokens, TASK.stop, settings.evaluation_batch_size)
     scores, graded = grade_answers([one.text for one in generated], rows)
     return scores | {"eos_rate": sum(one.ended for one in generated) / len(generated)}, graded
 
@@ -106,8 +105,7 @@ def score_native(model, tokenizer, rows: list[dict], profile: Profile) -> tuple[
     """The untuned model on HumanEval's own prompts, which it continues."""
     settings = profile.leetcode
     asked = [row["prompt"].rstrip() for row in rows]
-    limit, batch_size = settings.max_new_tokens, settings.evaluation_batch_size
-    generated = generate(model, tokenizer, asked, limit, NATIVE_STOP, batch_size, unfinished=TASK.unfinished)
+    generated = generate(model, tokenizer, asked, settings.max_new_tokens, NATIVE_STOP, settings.evaluation_batch_size)
     programs = [prompt + one.text for prompt, one in zip(asked, generated, strict=True)]
     graded = execution.grade(programs, rows)
     return work_scores(graded) | {"parses_rate": sum(map(parses, programs)) / len(programs)}, graded

@@ -201,8 +201,7 @@ def solve(options: argparse.Namespace) -> int:
     profile, model, tokenizer = load(options)
     task, settings = LeetcodeTask(), profile.leetcode
     prompts = [task.prompt(problem) for problem in problems]
-    limit, batch_size = settings.max_new_tokens, settings.evaluation_batch_size
-    generated = generate(model, tokenizer, prompts, limit, task.stop, batch_size, unfinished=task.unfinished)
+    generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)
     answers = (extract_code(task.answer(one.text)) for one in generated)
     write_jsonl(
         options.output,

@@ -1,9 +1,7 @@
 """What a model's raw answer looks like: code only or chat, parses or not, restates its prompt or not."""
 
 import ast
-import io
 import re
-import tokenize
 
 FENCE = re.compile(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 FIRST_LINE = re.compile(r"class \w+\s*[(:]|import \w|from [\w.]+ import\b|def \w+\s*\(|@\w")
@@ -32,18 +30,6 @@ def parses(code: str) -> bool:
         return bool(ast.parse(code).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-
-
-def within_brackets(code: str) -> bool:
-    """Whether Python text ends inside an open bracket or a triple-quoted string."""
-    try:
-        for _ in tokenize.generate_tokens(io.StringIO(code).readline):
-            pass
-    except tokenize.TokenError as error:
-        return "EOF in multi-line" in error.args[0]
-    except IndentationError:
-        pass
-    return False
 
 
 def prompt_echo(prompt: str, answer: str, own: str = "") -> bool:

@@ -48,7 +48,7 @@ def evaluate_task(
         def answers_to(part: list[str]) -> list[Generated]:
             bar.reset(len(part))
             return generate(
-                model, tokenizer, part, settings.max_new_tokens, task.stop, batch_size, _advance(bar), task.unfinished
+                model, tokenizer, part, settings.max_new_tokens, task.stop, batch_size, _advance(bar)
             )  # fmt: skip
 
         generated = spread(prompts, answers_to)

@@ -28,12 +28,10 @@ def generate(
     stop: tuple[str, ...] = (),
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
-    unfinished: Callable[[str], bool] | None = None,
 ) -> list[Generated]:
     """Greedy continuations in the order of `prompts`, each up to the end token, a stop string or the limit.
 
-    A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice. Nor may
-    it write its end token while `unfinished(answer so far)`.
+    A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.
     Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
     `progress(done, total)` is called after every batch.
     """
@@ -46,8 +44,7 @@ def generate(
         while done < len(order):
             batch = order[done : done + batch_size]
             try:
-                asked = [prompts[i] for i in batch]
-                generated = _generate_batch(model, tokenizer, asked, max_new_tokens, stop, unfinished)
+                generated = _generate_batch(model, tokenizer, [prompts[i] for i in batch], max_new_tokens, stop)
             except torch.OutOfMemoryError:
                 if batch_size == 1:
                     raise
@@ -67,16 +64,10 @@ def generate(
 
 
 def _generate_batch(
-    model,
-    tokenizer,
-    prompts: list[str],
-    max_new_tokens: int,
-    stop: tuple[str, ...],
-    unfinished: Callable[[str], bool] | None,
+    model, tokenizer, prompts: list[str], max_new_tokens: int, stop: tuple[str, ...]
 ) -> list[Generated]:
     inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
-    start, end = inputs.input_ids.shape[1], tokenizer.eos_token_id
-    rules = [_NoLoop(start)] + ([_EndsWhole(tokenizer, unfinished, start)] if unfinished else [])
+    end = tokenizer.eos_token_id
     output = model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
@@ -84,10 +75,10 @@ def _generate_batch(
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=end,
-        logits_processor=rules,
-        stopping_criteria=[_AnswerEnds(tokenizer, stop, start)] if stop else None,
+        logits_processor=[_NoLoop(inputs.input_ids.shape[1])],
+        stopping_criteria=[_AnswerEnds(tokenizer, stop, inputs.input_ids.shape[1])] if stop else None,
     )  # (B, T + new)
-    return [_cut(tokenizer, row, end, stop) for row in output[:, start:].tolist()]
+    return [_cut(tokenizer, row, end, stop) for row in output[:, inputs.input_ids.shape[1] :].tolist()]
 
 
 class _NoLoop:
@@ -100,20 +91,6 @@ class _NoLoop:
 
     def __call__(self, ids, scores):  # (B, T + new), (B, V)
         return self.processor(ids[:, self.start :], scores)  # (B, V)
-
-
-class _EndsWhole:
-    """Bars the end token where it is about to be written after an `unfinished` answer."""
-
-    def __init__(self, tokenizer, unfinished: Callable[[str], bool], start: int):
-        self.tokenizer, self.unfinished, self.start = tokenizer, unfinished, start
-
-    def __call__(self, ids, scores):  # (B, T + new), (B, V)
-        end = self.tokenizer.eos_token_id
-        for row in (scores.argmax(-1) == end).nonzero().flatten().tolist():
-            if self.unfinished(_text(self.tokenizer, ids[row, self.start :])):
-                scores[row, end] = -torch.inf
-        return scores  # (B, V)
 
 
 class _AnswerEnds:

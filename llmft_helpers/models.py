@@ -103,6 +103,11 @@ def is_4bit(model) -> bool:
     return any(type(module).__name__ == "Linear4bit" for module in model.modules())
 
 
+def loaded_precision(model, wanted: str) -> str:
+    """`wanted` (of `ModelSettings.precision`), or "16-bit" where 4-bit weights do not work and the base came whole."""
+    return wanted if is_4bit(model) else "16-bit"
+
+
 def share_in_4bit(model) -> float:
     """Share of the base's weights in linear layers, the head left out, that are held in 4 bits."""
     sizes = {True: 0, False: 0}
@@ -191,6 +196,8 @@ def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> 
 
     `weights`: the state of a model that is sharded over processes, gathered.
     """
+    if "precision" in note:
+        note = note | {"precision": loaded_precision(model, note["precision"])}
     partial = path.with_name(path.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -225,10 +232,13 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
             f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
             "choose the profile it was trained with"
         )
-    if note.get("precision", base.precision) != base.precision:  # notes of old do not say it
+    loaded = loaded_precision(model, base.precision)
+    if note.get("precision", loaded) != loaded:  # notes of old do not say it
+        advice = "choose the profile it was trained with"
+        if loaded != base.precision:
+            advice = "4-bit weights do not work on this machine; train the adapter here, or use it elsewhere"
         raise UserError(
-            f"adapter {path} was trained on {note['precision']} weights, the profile asks for {base.precision}: "
-            "choose the profile it was trained with"
+            f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {loaded}: {advice}"
         )
     if isinstance(model, PeftModel):
         model.load_adapter(str(path), adapter_name=name)

@@ -6,8 +6,6 @@ gives the tokens of the whole.
 
 from dataclasses import dataclass
 
-from .answers import within_brackets
-
 LANGUAGES = {"es": "Spanish", "en": "English"}
 
 
@@ -21,7 +19,6 @@ class TranslationTask:
     direction: str = "es-en"
     name = "translation"
     stop = ("\n",)
-    unfinished = None
 
     @property
     def source(self) -> str:
@@ -53,7 +50,6 @@ class LeetcodeTask:
     name = "leetcode"
     # A base model that goes on to invent the next problem has ended its answer.
     stop = ("\n# Problem", "\nProblem:")
-    unfinished = staticmethod(within_brackets)
 
     def prompt(self, row: dict) -> str:
         starter = row["starter_code"].strip()

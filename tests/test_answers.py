@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmft_helpers.answers import describe_code, extract_code, parses, prompt_echo, within_brackets
+from llmft_helpers.answers import describe_code, extract_code, parses, prompt_echo
 
 CODE = """class Solution:
     def total(self, nums: List[int]) -> int:
@@ -101,21 +101,3 @@ def test_echo_is_eight_words_of_the_prompt_that_the_reference_does_not_need():
     assert prompt_echo(prompt, prompt, own="one two three four five six seven eight")
     # Repeating the starter code is what the reference does, too.
     assert not prompt_echo(PROMPT, CODE, own=ROW["starter_code"] + CODE)
-
-
-@pytest.mark.parametrize(
-    ("text", "inside"),
-    [
-        ("class A:\n    def f(self, n):\n        return sum(abs(int(d) for d in str(n))", True),
-        ("x = [1, 2\n", True),
-        ('"""begun', True),
-        ("class A:\n    def f(self, n):\n        return sum(abs(int(d)) for d in str(n))", False),
-        ("print(')') # (", False),
-        ("f()", False),
-        (")(", False),  # wrong, but no token could mend it
-        ("if x:\n        y\n    z", False),
-        ("", False),
-    ],
-)
-def test_whether_an_answer_ends_inside_brackets(text, inside):
-    assert within_brackets(text) is inside

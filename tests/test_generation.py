@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from llmft_helpers import generation
-from llmft_helpers.answers import within_brackets
 from llmft_helpers.generation import Generated, generate
 from llmft_helpers.models import set_special_tokens
 
@@ -137,23 +136,3 @@ def test_an_answer_does_not_loop(base, prompts, monkeypatch):
     )
     generate(model, tokenizer, prompts[:1], 300)
     assert len(written[0]) > 2 * generation.LOOP and not repeats(written[0])
-
-
-def test_an_answer_does_not_end_before_it_is_whole(base, prompts, monkeypatch):
-    model, tokenizer = base
-    script = [*tokenizer("f(x").input_ids, tokenizer.eos_token_id, tokenizer.eos_token_id]
-    bracket = tokenizer(")").input_ids[0]
-    forward = model.forward
-
-    def scripted(input_ids=None, **kwargs):  # would end with the bracket open; its second choice is to close it
-        output = forward(input_ids=input_ids, **kwargs)
-        said = 0 if input_ids.shape[1] > 1 else scripted.said + 1
-        scripted.said = said
-        output.logits[:, -1, bracket] = 5e3
-        output.logits[:, -1, script[min(said, len(script) - 1)]] = 1e4
-        return output
-
-    monkeypatch.setattr(model, "forward", scripted)
-    assert generate(model, tokenizer, prompts[:2], 12)[0] == Generated("f(x", 4, True)
-    whole = generate(model, tokenizer, prompts[:2], 12, unfinished=within_brackets)
-    assert whole == [Generated("f(x)", 5, True)] * 2

@@ -119,6 +119,21 @@ def test_layers_that_stay_in_16_bits_hold_the_weights_of_the_file(profile, base,
         models.load_adapter(base[0], tmp_path / "adapter", profile.model)
 
 
+def test_where_4_bits_do_not_work_an_adapter_of_elsewhere_is_refused_and_one_of_here_is_not(profile, fresh, tmp_path):
+    """The profile asks for 4 bits and the base came in 16, as `load_base_model` says then."""
+    note = {"base_model": "random", "precision": profile.model.precision}
+    models.save_adapter(models.add_lora(fresh[0], profile.lora, 1), tmp_path / "elsewhere", note)
+
+    def whole():
+        return models.load_base_model(replace(profile.model, load_in_4bit=False))[0]
+
+    with pytest.raises(UserError, match="on 4-bit weights, the base is loaded in 16-bit: 4-bit weights do not work on"):
+        models.load_adapter(whole(), tmp_path / "elsewhere", profile.model)
+    models.save_adapter(models.add_lora(whole(), profile.lora, 1), tmp_path / "here", note)
+    assert models.read_adapter_note(tmp_path / "here")["precision"] == "16-bit"
+    models.load_adapter(whole(), tmp_path / "here", profile.model)
+
+
 def test_a_kept_layer_that_is_not_there_is_named(profile):
     with pytest.raises(UserError, match=r"model\.keep_16bit: no layer of 'random' ends in 'v_prj'"):
         models.load_base_model(replace(profile.model, keep_16bit=("v_proj", "v_prj")))
