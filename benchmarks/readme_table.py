@@ -45,12 +45,13 @@ def table(results: dict) -> str:
     share = code.get("best_constant_share")
     lucky = "" if share is None else f"The luckiest constant of each problem would pass {share:.1%} of its tests. "
     notes = (
-        f"Test rows: {translation['rows']['test']} sentences, {code['rows']['test']} problems. BLEU tuned against "
+        f"Trained on {translation['rows']['train']:,} pairs and {code['rows']['train']} problems, tested on "
+        f"{translation['rows']['test']} and {code['rows']['test']} others. BLEU tuned against "
         f"base: {p_text(translation['bleu_p_value'])} (paired bootstrap); problems solved: "
         f"{p_text(code['pass_p_value'])} (McNemar). {lucky}"
         f"The character GPT from scratch reaches perplexity {character['perplexity']:.2f} a character. "
         f"All stages together took {seconds / 60:.0f} minutes, and the largest notebook held {memory:.1f} GB, on: "
-        f"{provenance['device']}."
+        f"{provenance['device']}, in {provenance['dtype']}."
     )
     return "\n".join([*lines, "", notes, ""])
 
@@ -76,7 +77,7 @@ def second_run(results: dict) -> str:
     return (
         f"An earlier run with other settings, on {code['provenance']['device']} "
         f"([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), commit {code['provenance']['git_commit']}), "
-        f"{pairs:g} pass(es) over the pairs and {problems:g} over the problems, gave BLEU "
+        f"{pairs:g} pass(es) over {translation['rows']['train']:,} pairs and {problems:g} over the problems, gave BLEU "
         f"{translation['tuned']['bleu']:.1f}, {code['tuned']['code_only_rate']:.0%} code only and "
         f"{code['tuned']['tests_passed_rate']:.1%} of the tests."
     )
@@ -107,7 +108,7 @@ def beside(folder: Path) -> str:
         other = json.loads(path.read_text(encoding="utf-8"))
         tuned = other["tuned"]
         sentences.append(
-            f"The same adapter on {other['rows']:,} random Tatoeba sentences, which nobody tuned to "
+            f"The table's translation adapter on {other['rows']:,} random Tatoeba sentences, which nobody tuned to "
             f"(`benchmarks/other_corpus.py`): BLEU {tuned['bleu']:.1f} ({interval(tuned['bleu_ci95'])})."
         )
     if (path := folder / "leetcode" / "humaneval.json").is_file():
