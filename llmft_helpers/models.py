@@ -62,6 +62,7 @@ def load_base_model(settings: ModelSettings):
     if unknown:
         raise UserError(f"model.keep_16bit: no layer of {settings.name!r} ends in {unknown[0]!r}")
     set_special_tokens(model, tokenizer)
+    model.precision = settings.precision if is_4bit(model) else "16-bit"  # an adapter notes what it was trained on
     if settings.load_in_4bit and not is_4bit(model):
         print("4-bit weights do not work on this machine: the base is loaded in 16 bits instead.")
     elif settings.load_in_4bit and settings.keep_16bit:
@@ -101,11 +102,6 @@ def _loading_advice(settings: ModelSettings, error: OSError) -> str:
 
 def is_4bit(model) -> bool:
     return any(type(module).__name__ == "Linear4bit" for module in model.modules())
-
-
-def loaded_precision(model, wanted: str) -> str:
-    """`wanted` (of `ModelSettings.precision`), or "16-bit" where 4-bit weights do not work and the base came whole."""
-    return wanted if is_4bit(model) else "16-bit"
 
 
 def share_in_4bit(model) -> float:
@@ -197,7 +193,7 @@ def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> 
     `weights`: the state of a model that is sharded over processes, gathered.
     """
     if "precision" in note:
-        note = note | {"precision": loaded_precision(model, note["precision"])}
+        note = note | {"precision": model.precision}
     partial = path.with_name(path.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -232,13 +228,13 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
             f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
             "choose the profile it was trained with"
         )
-    loaded = loaded_precision(model, base.precision)
-    if note.get("precision", loaded) != loaded:  # notes of old do not say it
+    if note.get("precision", model.precision) != model.precision:  # notes of old do not say it
         advice = "choose the profile it was trained with"
-        if loaded != base.precision:
+        if model.precision != base.precision:
             advice = "4-bit weights do not work on this machine; train the adapter here, or use it elsewhere"
         raise UserError(
-            f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {loaded}: {advice}"
+            f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {model.precision}: "
+            + advice
         )
     if isinstance(model, PeftModel):
         model.load_adapter(str(path), adapter_name=name)
