@@ -231,8 +231,10 @@ def main(arguments: list[str] | None = None) -> None:
     profile = load_profile(options.profile)
     if is_local(profile):
         os.environ["HF_HUB_OFFLINE"] = "1"
-    whole = replace(profile.translation, train_rows=0,
-                    sources=tuple(replace(source, weight=1.0) for source in profile.translation.sources))  # fmt: skip
+    given = profile.translation.sources
+    if all(source.split != "test" for source in given):  # what is never scored is no register
+        given = [source for source in given if source.split is None]
+    whole = replace(profile.translation, train_rows=0, sources=tuple(replace(source, weight=1.0) for source in given))
     corpus = corpora.load_pairs(replace(profile, translation=whole))
     plan = planned_runs(profile, corpus.train, options.rows)
     groups = chosen_groups(plan, options.only)

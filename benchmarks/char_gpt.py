@@ -19,14 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas
-import torch
 from char_gpt_runs import CURVE_POINTS, load_texts, train_ours
 from lifting import lift
 from nanogpt import train_nanogpt
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.runs import compute_dtype, device_description, fingerprint, git_commit, write_json
+from llmft_helpers.runs import device_description, fingerprint, git_commit, write_json
 
 
 def seconds_to_reach(curve: list[tuple[float, float]], bits: float) -> float | None:
@@ -104,7 +103,7 @@ def main() -> None:
         raise UserError(f"--nanogpt {options.nanogpt}: no train.py there; point it to a checkout of nanoGPT")
     gpt = lift("01_char_gpt")
     gpt.CHECKS = CURVE_POINTS
-    gpt.Linear.compute = torch.bfloat16 if compute_dtype() == torch.bfloat16 else torch.float32
+    gpt.Linear.compute = gpt.choose_device()[1]
     profile = load_profile(options.profile)
     texts = load_texts(profile)
     settings = replace(profile.char_gpt, max_steps=10**9)

@@ -23,7 +23,7 @@ from torch import nn
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import CharGptSettings, load_profile
-from llmft_helpers.runs import compute_dtype, device_description, write_json
+from llmft_helpers.runs import device_description, write_json
 
 Variant = Callable[[ModuleType, CharGptSettings], CharGptSettings | None]
 
@@ -204,7 +204,7 @@ def measure(name: str, settings: CharGptSettings, seeds: list[int], texts: dict[
     for seed in seeds:
         gpt = lift("01_char_gpt")
         gpt.CHECKS = 1
-        gpt.Linear.compute = torch.bfloat16 if compute_dtype() == torch.bfloat16 else torch.float32
+        gpt.Linear.compute = gpt.choose_device()[1]
         changed = VARIANTS[name](gpt, settings) or settings
         results.append(train_ours(gpt, changed, seed, texts))
     bits = [result["bits_per_char"] for result in results]

@@ -10,7 +10,7 @@ from llmft_helpers.reporting import p_text
 
 ROOT = Path(__file__).resolve().parents[1]
 NANOGPT = {
-    "nanogpt.json": "the shipped text",
+    "nanogpt.json": "the shipped text without the vocabulary pairs",
     "nanogpt_5mb.json": "Tatoeba, Python's documentation and LeetCode, which are not shipped",
 }
 SECOND_RUN = "results_second_run.json"  # kept by hand: the results.json of an earlier run

@@ -173,10 +173,10 @@ def split_rows(rows: list[dict], settings: TaskSettings, seed: int, group) -> di
     else:
         in_test = _draw_groups(drawable, settings.test_rows, group, "test_rows")
         test = [row for row in drawable if group(row) in in_test]
-    drawable, others = ([row for row in part if group(row) not in in_test] for part in (drawable, others))
-    in_validation = _draw_groups(drawable, settings.validation_rows, group, "validation_rows")
-    validation = [row for row in drawable if group(row) in in_validation]
-    train = _weighted([row for row in others if group(row) not in in_validation], settings)
+    left = [row for row in drawable if group(row) not in in_test]
+    in_validation = _draw_groups(left, settings.validation_rows, group, "validation_rows")
+    validation = [row for row in left if group(row) in in_validation]
+    train = _weighted([row for row in others if group(row) not in in_test | in_validation], settings)
     if not train:
         raise UserError(
             f"no rows left to train on of {len(rows)} after cleaning: raise the sources' weight, or add data"

@@ -188,17 +188,15 @@ def trainable_parameters(model) -> tuple[int, int]:
 
 
 def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> None:
-    """Write adapter and note (task, base model, direction) beside `path`, then put them in its place.
+    """Write adapter and note (of `adapter_note`, and the base's precision) beside `path`, then put them in its place.
 
     `weights`: the state of a model that is sharded over processes, gathered.
     """
-    if "precision" in note:
-        note = note | {"precision": model.precision}
     partial = path.with_name(path.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         model.save_pretrained(partial, state_dict=weights)
-        write_json(partial / ADAPTER_NOTE, note)
+        write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
     except WRITE_ERRORS as error:

@@ -8,16 +8,11 @@ from .runs import ROOT, from_root
 
 
 def adapter_note(profile: Profile, task: str) -> dict[str, str]:
-    """Task, base model and its precision, profile and, of a translation, the direction, for `models.save_adapter`.
+    """Task, base model, profile and, of a translation, the direction, for `models.save_adapter`.
 
     The profile is a preset's name, or a file: relative to the repository where it lies there.
     """
-    note = {
-        "task": task,
-        "base_model": profile.model.name,
-        "precision": profile.model.precision,
-        "profile": profile.name,
-    }
+    note = {"task": task, "base_model": profile.model.name, "profile": profile.name}
     if profile.file is not None:
         note["profile"] = from_root(profile.file)
     if task == "translation":

@@ -36,6 +36,12 @@ def test_pair_files_have_their_columns_and_size_and_stable_order(name, count):
     assert ids == sorted(set(ids))
 
 
+def test_the_data_card_counts_what_is_there():
+    card = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    every, formal, rare = (f"{len(rows):,}" for rows in PAIRS.values())
+    assert f"{every} everyday pairs, {formal} formal ones, {rare} for vocabulary, {len(PROBLEMS)} problems" in card
+
+
 def test_topics_cover_eighty_subjects():
     topics = Counter(row["topic"] for row in BOTH)
     assert len(topics) >= 80

@@ -73,9 +73,9 @@ def test_merged_model_is_16_bit_and_plain_transformers_loads_it(profile, trained
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     exact = logits(in_float32(profile, trained[2]), tokenizer)
     rounded, measured = logits(plain, tokenizer) - exact, logits(trained[0], tokenizer).float() - exact
-    # Storing the sum in 16 bits costs less than computing in 16 bits, which the measured model may do.
-    in_16_bits = trained[0].dtype == torch.bfloat16
-    assert rounded.std() < (measured.std() if in_16_bits else 0.03 * exact.std())
+    computed = logits(in_float32(profile, trained[2]).bfloat16(), tokenizer).float() - exact
+    # Storing the sum in 16 bits costs less than computing in 16 bits, which the measured model does on some CPUs.
+    assert rounded.std() < computed.std() < 0.03 * exact.std()
     assert measured.std() < 0.03 * exact.std()
     untuned = logits(models.load_base_model(profile.model)[0].eval(), tokenizer).float()
     assert (untuned - exact).std() > 0.2 * exact.std()  # the adapter's own effect is far above that

@@ -112,8 +112,7 @@ def test_layers_that_stay_in_16_bits_hold_the_weights_of_the_file(profile, base,
 
     adapted = models.add_lora(model, profile.lora, 1)
     assert models.share_in_4bit(model) == models.share_in_4bit(adapted) == 1 - left / sum(sizes.values())
-    models.save_adapter(adapted, tmp_path / "adapter",
-                        {"base_model": "random", "precision": kept.precision})  # fmt: skip
+    models.save_adapter(adapted, tmp_path / "adapter", {"base_model": "random"})
     models.load_adapter(models.load_base_model(kept)[0], tmp_path / "adapter", kept)
     with pytest.raises(UserError, match=r"on 4-bit but for v_proj, layers\.1\.mlp\.down_proj weights, .* 4-bit: "):
         models.load_adapter(base[0], tmp_path / "adapter", profile.model)
@@ -121,7 +120,7 @@ def test_layers_that_stay_in_16_bits_hold_the_weights_of_the_file(profile, base,
 
 def test_where_4_bits_do_not_work_an_adapter_of_elsewhere_is_refused_and_one_of_here_is_not(profile, fresh, tmp_path):
     """The profile asks for 4 bits and the base came in 16, as `load_base_model` says then."""
-    note = {"base_model": "random", "precision": profile.model.precision}
+    note = {"base_model": "random"}
     models.save_adapter(models.add_lora(fresh[0], profile.lora, 1), tmp_path / "elsewhere", note)
 
     def whole():

@@ -23,8 +23,7 @@ def own(tmp_path):
 def test_a_preset_is_noted_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     note = adapter_note(load_profile("tiny"), "translation")
-    assert note == {"task": "translation", "base_model": "random", "precision": "4-bit", "profile": "tiny",
-                    "direction": "es-en"}  # fmt: skip
+    assert note == {"task": "translation", "base_model": "random", "profile": "tiny", "direction": "es-en"}
     assert noted_profile(note, tmp_path) == load_profile("tiny")
     assert "direction" not in adapter_note(load_profile("tiny"), "leetcode")
     assert adapter_note(load_profile(str(PRESETS / "tiny.toml")), "leetcode")["profile"] == "tiny"
