@@ -3,6 +3,7 @@
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterator
 
 from datasketch import MinHash, MinHashLSH
 
@@ -89,11 +90,10 @@ def five_grams(text: str) -> set[str]:
     return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
 
 
-def _minhash(grams: set[str]) -> MinHash:
+def _sketches(texts: list[str]) -> Iterator[MinHash]:
     # seed fixes the permutations; crc32 is ten times faster than datasketch's SHA-1
-    sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=lambda gram: zlib.crc32(gram))
-    sketch.update_batch([gram.encode() for gram in grams])
-    return sketch
+    encoded = ([gram.encode() for gram in five_grams(text)] for text in texts)
+    return MinHash.generator(encoded, num_perm=PERMUTATIONS, seed=1, hashfunc=lambda gram: zlib.crc32(gram))
 
 
 def near_duplicate_pairs(texts: list[str]) -> list[tuple[int, int, float]]:
@@ -103,11 +103,9 @@ def near_duplicate_pairs(texts: list[str]) -> list[tuple[int, int, float]]:
     """
     index = MinHashLSH(num_perm=PERMUTATIONS, params=(16, 4))
     found = []
-    for later, text in enumerate(texts):
-        grams = five_grams(text)
-        sketch = _minhash(grams)
+    for later, sketch in enumerate(_sketches(texts)):
         for earlier in index.query(sketch):
-            other = five_grams(texts[earlier])
+            grams, other = five_grams(texts[later]), five_grams(texts[earlier])
             jaccard = len(grams & other) / len(grams | other)
             if jaccard >= NEAR_DUPLICATE_JACCARD:
                 found.append((earlier, later, jaccard))

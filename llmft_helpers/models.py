@@ -66,7 +66,8 @@ def load_base_model(settings: ModelSettings):
     if settings.load_in_4bit and not is_4bit(model):
         print("4-bit weights do not work on this machine: the base is loaded in 16 bits instead.")
     elif settings.load_in_4bit and settings.keep_16bit:
-        print(f"{share_in_4bit(model):.0%} of the weights between embedding and head are in 4 bits, the rest in 16.")
+        share = share_in_4bit(model)
+        print(f"{share:.0%} of the weights between embedding and head are in 4 bits, the rest is not rounded.")
     if not torch.cuda.is_available():
         speed_up(model)
     return model, tokenizer
