@@ -109,7 +109,7 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         base=OWN_BASES.get(note["base_model"], note["base_model"]),
         rank=f"rank-{settings['lora']['rank']} ",
         merged="merged into 16-bit weights, " if merged else "",
-        task=f"{rows['train']:,} rows of {' and '.join(manifest['sources'])}",
+        task=f"{rows['train']:,} rows of {', '.join(manifest['sources'])}",
         profile=settings["name"],
         seed=provenance["seed"],
         device=provenance["device"],
