@@ -132,8 +132,8 @@ def beside(folder: Path) -> str:
             f"{ratio['generated_tokens_per_second']:.1f} times; validation loss {ratio['validation_loss'] - 1:+.1%}."
         )
     if (path := folder / "ablations" / "ablations.json").is_file():
-        if told := ways_to_begin(json.loads(path.read_text(encoding="utf-8"))):
-            sentences.append(told)
+        told = ways_to_begin(json.loads(path.read_text(encoding="utf-8")))
+        sentences += [told] if told else []
     for name, text in NANOGPT.items():
         if (path := folder / "char_gpt" / name).is_file():
             sentences.append(nanogpt(json.loads(path.read_text(encoding="utf-8")), text))
