@@ -212,7 +212,14 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
     rows = f"{reference['train_rows']:,}" if reference else "the same number of"
     epochs = provenance["profile"]["translation"]["train"]["epochs"]
     minutes = sum(provenance["seconds"].values()) / 60
-    missing = f"\nNot run yet: {', '.join(document['missing'])}.\n" if document["missing"] else ""
+    notes = "".join(
+        f"\n{title}: {', '.join(names)}.\n"
+        for title, names in (
+            ("Sources left out, as none of their rows is scored", document["left_out"]),
+            ("Not run yet", document["missing"]),
+        )
+        if names
+    )
     text = f"""# Which choices of the translation fine-tune matter
 
 `{COMMAND} --profile {provenance["profile"]["name"]} --docs docs/{page.name}` trained these runs and wrote this page
@@ -223,7 +230,7 @@ sqrt(rank). Each run passes {epochs:g} time(s) over its rows, keeps the adapter 
 scored on the same {document["splits"]["test"]} test rows. p is the paired bootstrap's against the reference;
 "validation loss" counts completion tokens alone, whatever the run's own loss saw. "Matched scale" keeps alpha / rank. A
 single seed stands behind every line: p speaks of the choice of test rows alone.
-{missing}
+{notes}
 ![BLEU with intervals]({os.path.relpath(plot, page.parent)})
 
 {markdown(table(document))}

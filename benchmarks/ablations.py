@@ -26,7 +26,7 @@ from ablation_report import write_page, write_plot, write_table
 from llmft_helpers import corpora, runs
 from llmft_helpers.errors import UserError
 from llmft_helpers.notebooks import is_local
-from llmft_helpers.profiles import LoraSettings, ModelSettings, Profile, TrainSettings, load_profile
+from llmft_helpers.profiles import LoraSettings, ModelSettings, Profile, Source, TrainSettings, load_profile
 from llmft_helpers.prompts import TranslationTask, training_rows
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -56,6 +56,12 @@ def interleaved(pool: list[dict]) -> list[int]:
 
 def sources(rows: list[dict]) -> list[str]:
     return sorted({row["source"] for row in rows})
+
+
+def scored_sources(given: tuple[Source, ...]) -> list[Source]:
+    """Without those that only train, beside others to draw test rows from: what is never scored is no register."""
+    published = any(source.split == "test" for source in given)
+    return [source for source in given if published or source.split is None]
 
 
 def matched_alpha(lora: LoraSettings, rank: int) -> int:
@@ -231,10 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
     profile = load_profile(options.profile)
     if is_local(profile):
         os.environ["HF_HUB_OFFLINE"] = "1"
-    given = profile.translation.sources
-    if all(source.split != "test" for source in given):  # what is never scored is no register
-        given = [source for source in given if source.split is None]
-    whole = replace(profile.translation, train_rows=0, sources=tuple(replace(source, weight=1.0) for source in given))
+    registers = scored_sources(profile.translation.sources)
+    whole_sources = tuple(replace(source, weight=1.0) for source in registers)
+    whole = replace(profile.translation, train_rows=0, sources=whole_sources)
     corpus = corpora.load_pairs(replace(profile, translation=whole))
     plan = planned_runs(profile, corpus.train, options.rows)
     groups = chosen_groups(plan, options.only)
@@ -264,6 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     stages.seconds = {row["name"]: round(row["seconds"], 1) for row in rows}
     document = summary(rows, profile, corpus.test) | {
         "missing": [run.name for run in plan if keys[run] not in done],
+        "left_out": [source.name for source in profile.translation.sources if source not in registers],
         "splits": {name: len(part) for name, part in corpus.splits.items()},
         "provenance": runs.provenance(profile, stages, corpus.manifest["fingerprints"]),
     }

@@ -125,7 +125,8 @@ def beside(folder: Path) -> str:
         measured = json.loads(path.read_text(encoding="utf-8"))
         ratio, ours = measured["table"]["ratio"], measured["table"]["ours"]
         sentences.append(
-            f"Against the settings of Unsloth's own notebooks on the same machine (`benchmarks/lora_throughput.py`): "
+            f"Against the settings of Unsloth's own notebooks (`benchmarks/lora_throughput.py`; both on "
+            f"{measured['device']}, in {measured['dtype']}, commit {measured['git_commit']}): "
             f"training {ratio['tokens_per_second']:.1f} times as fast at the same 8 rows a step "
             f"({ours['tokens_per_second']:.0f} real tokens a second), "
             f"{ratio['tokens_per_second_16']:.1f} times if ours takes the demo's 16, generation "

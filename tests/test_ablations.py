@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from llmft_helpers.errors import UserError
-from llmft_helpers.profiles import LoraSettings
+from llmft_helpers.profiles import LoraSettings, load_profile
 from llmft_helpers.runs import ROOT, read_json, read_jsonl
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -90,6 +90,13 @@ def test_echo_and_tone_are_compared_on_the_same_rows(profile):
     assert measured["formal"]["length_ratio"] == 7 / 6 and document["references"]["formal"]["contraction_rate"] == 1
 
 
+def test_what_is_never_scored_is_left_out():
+    sources = load_profile("demo").translation.sources
+    assert [source.name for source in ablations.scored_sources(sources)] == ["everyday", "formal"]
+    published = (dataclasses.replace(sources[0], split="test"), *sources[1:])
+    assert ablations.scored_sources(published) == list(published)
+
+
 def test_runs_are_written_at_once_and_not_repeated(outputs, tmp_path, monkeypatch, capsys):
     measured, measure = [], ablations.measure
 
@@ -118,6 +125,7 @@ def test_runs_are_written_at_once_and_not_repeated(outputs, tmp_path, monkeypatc
     assert [row["bleu"] for row in document["rows"]] == [0, 0, 0]
     assert [row.get("p_against_reference") for row in document["rows"]] == [None, 1, 1]
     assert "contraction_difference_on_everyday_rows" in document and "attention only" in document["missing"]
+    assert document["left_out"] == []  # every source of the profile is scored
     assert (folder / "ablations.png").stat().st_size > 5000
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "benchmarks/ablations.py --profile tiny" in page and "Not run yet: prompt in the loss" in page
