@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .shared_prefix import read_shared_prefix
+
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
 
 
@@ -66,19 +68,26 @@ def generate(
 def _generate_batch(
     model, tokenizer, prompts: list[str], max_new_tokens: int, stop: tuple[str, ...]
 ) -> list[Generated]:
-    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
-    end = tokenizer.eos_token_id
+    rows = tokenizer(prompts).input_ids
+    known, cache = read_shared_prefix(model, rows, min(map(len, rows)) - 1)
+    rests = tokenizer.pad({"input_ids": [row[known:] for row in rows]}, padding_side="left", return_tensors="pt")
+    prefix = torch.tensor([row[:known] for row in rows], dtype=torch.long)  # (B, P)
+    ids = torch.cat([prefix, rests.input_ids], 1).to(model.device)  # (B, T), padded after what is shared
+    mask = torch.cat([torch.ones_like(prefix), rests.attention_mask], 1).to(model.device)  # (B, T)
+    end, width = tokenizer.eos_token_id, ids.shape[1]
     output = model.generate(
-        **inputs,
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=end,
-        logits_processor=[_NoLoop(inputs.input_ids.shape[1])],
-        stopping_criteria=[_AnswerEnds(tokenizer, stop, inputs.input_ids.shape[1])] if stop else None,
+        logits_processor=[_NoLoop(width)],
+        stopping_criteria=[_AnswerEnds(tokenizer, stop, width)] if stop else None,
     )  # (B, T + new)
-    return [_cut(tokenizer, row, end, stop) for row in output[:, inputs.input_ids.shape[1] :].tolist()]
+    return [_cut(tokenizer, row, end, stop) for row in output[:, width:].tolist()]
 
 
 class _NoLoop:

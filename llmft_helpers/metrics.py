@@ -15,6 +15,7 @@ import torch
 from sacrebleu.significance import PairedTest
 
 from .errors import UserError
+from .shared_prefix import causal_lm, read_shared_prefix
 
 BOOTSTRAP_SAMPLES = 1000
 CHUNK_LOGITS = 2**22  # logits held at once, whatever the vocabulary: they should fit into a processor's cache
@@ -115,14 +116,18 @@ def _batch_nats(model, batch: list[tuple[list[int], int]], pad: int) -> list[flo
     device = model.device
     ids = torch.tensor([tokens + [pad] * (width - len(tokens)) for tokens, _ in batch], device=device)  # (B, T)
     mask = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t, _ in batch], device=device)  # (B, T)
-    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = causal_lm.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state  # (B, T, C)
+    before_scored = min(scored_from for _, scored_from in batch) - 1
+    known, cache = read_shared_prefix(model, [tokens for tokens, _ in batch], before_scored)
+    plain = causal_lm(model)
+    hidden = plain.model(
+        input_ids=ids[:, known:], attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+    ).last_hidden_state  # (B, T - P, C)
     row, position = _scored_positions(batch, device)
-    states, targets = hidden[row, position - 1], ids[row, position]  # (N, C), (N,)
+    states, targets = hidden[row, position - 1 - known], ids[row, position]  # (N, C), (N,)
     nats = torch.zeros(len(batch), dtype=torch.float64, device=device)
-    chunk = max(1, CHUNK_LOGITS // causal_lm.config.vocab_size)
+    chunk = max(1, CHUNK_LOGITS // plain.config.vocab_size)
     for part in range(0, len(targets), chunk):
-        logits = causal_lm.lm_head(states[part : part + chunk]).float()  # (n, V)
+        logits = plain.lm_head(states[part : part + chunk]).float()  # (n, V)
         loss = torch.nn.functional.cross_entropy(logits, targets[part : part + chunk], reduction="none")
         nats.index_add_(0, row[part : part + chunk], loss.double())
     return nats.tolist()

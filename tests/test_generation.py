@@ -20,6 +20,21 @@ def test_a_batch_of_unequal_prompts_equals_single_rows_token_for_token(base, pro
     assert generate(model, tokenizer, prompts, 12, batch_size=2) == single
 
 
+def test_a_shared_beginning_is_read_once_and_changes_nothing(base, prompts, monkeypatch):
+    model, tokenizer = base
+    few_shot = [f"{''.join(prompts[:3])}\n\n{prompt}" for prompt in prompts]
+    single = [generate(model, tokenizer, [prompt], 12)[0] for prompt in few_shot]
+    known, read = [], generation.read_shared_prefix
+    monkeypatch.setattr(generation, "read_shared_prefix", lambda *args: known.append(read(*args)) or known[-1])
+    assert generate(model, tokenizer, few_shot, 12) == single
+    assert [length for length, _ in known] == [len(tokenizer("".join(prompts[:3]) + "\n\nSpanish: ").input_ids)]
+
+
+def test_prompts_that_are_all_the_same_keep_a_token_to_begin_with(base, prompts):
+    model, tokenizer = base
+    assert generate(model, tokenizer, prompts[:1] * 3, 12) == generate(model, tokenizer, prompts[:1], 12) * 3
+
+
 def test_equals_transformers_greedy_decoding_without_padding(base, prompts):
     model, tokenizer = base
     ids = tokenizer(prompts[0], return_tensors="pt").input_ids

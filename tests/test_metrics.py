@@ -36,6 +36,19 @@ def test_nats_equal_transformers_own_loss_row_by_row(base, rows):
         assert nats.utf8_bytes == len(row["completion"].encode("utf-8"))
 
 
+def test_what_all_rows_begin_with_is_read_once_and_changes_nothing(base, rows, monkeypatch):
+    model, tokenizer = base
+    shots = "".join(row["prompt"] + row["completion"] for row in rows[:3])
+    few_shot = [{"prompt": shots + row["prompt"], "completion": row["completion"]} for row in rows]
+    few_shot += [few_shot[0] | {"completion": " no"}]  # more in common than may be left out
+    single = metrics.completion_nats(model, tokenizer, few_shot, 1)
+    known, read = [], metrics.read_shared_prefix
+    monkeypatch.setattr(metrics, "read_shared_prefix", lambda *args: known.append(read(*args)) or known[-1])
+    together = metrics.completion_nats(model, tokenizer, few_shot, 8)
+    assert [n.nats for n in together] == pytest.approx([n.nats for n in single], rel=2e-4)
+    assert [length >= len(tokenizer(shots).input_ids) for length, _ in known] == [True]
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_perplexity_does_not_depend_on_batch_size_or_order(base, rows, batch_size):
     model, tokenizer = base
