@@ -210,8 +210,12 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
     provenance = document["provenance"]
     reference = next((row for row in document["rows"] if row["group"] == "reference"), None)
     rows = f"{reference['train_rows']:,}" if reference else "the same number of"
-    epochs = provenance["profile"]["translation"]["train"]["epochs"]
+    train, lora = provenance["profile"]["translation"]["train"], provenance["profile"]["lora"]
     minutes = sum(provenance["seconds"].values()) / 60
+    settings = (
+        f"learning rate {train['learning_rate']:g}, {train['batch_size']} rows a step, rank {lora['rank']}, "
+        f"alpha {lora['alpha']}"
+    )
     notes = "".join(
         f"\n{title}: {', '.join(names)}.\n"
         for title, names in (
@@ -224,12 +228,12 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
 
 `{COMMAND} --profile {provenance["profile"]["name"]} --docs docs/{page.name}` trained these runs and wrote this page
 ({provenance["device"]}, seed {provenance["seed"]}, {minutes:.0f} minutes of training in all).
-Each run differs from the reference, the profile's own settings on {rows} pairs, in one thing. Two caveats: all rows
-hold more everyday than formal ones, the reference as many of either; and rsLoRA at this alpha multiplies the adapter by
-sqrt(rank). Each run passes {epochs:g} time(s) over its rows, keeps the adapter of its lowest validation loss, and is
-scored on the same {document["splits"]["test"]} test rows. p is the paired bootstrap's against the reference;
-"validation loss" counts completion tokens alone, whatever the run's own loss saw. "Matched scale" keeps alpha / rank. A
-single seed stands behind every line: p speaks of the choice of test rows alone.
+Each run differs in one thing from the reference, the profile's own settings at that time ({settings}) on {rows} pairs.
+Two caveats: all rows hold more everyday than formal ones, the reference as many of either; and rsLoRA at this alpha
+multiplies the adapter by sqrt(rank). Each run passes {train["epochs"]:g} time(s) over its rows, keeps the adapter of
+its lowest validation loss, and is scored on the same {document["splits"]["test"]} test rows. p is the paired
+bootstrap's against the reference; "validation loss" counts completion tokens alone, whatever the run's own loss saw.
+"Matched scale" keeps alpha / rank. A single seed stands behind every line: p speaks of the choice of test rows alone.
 {notes}
 ![BLEU with intervals]({os.path.relpath(plot, page.parent)})
 

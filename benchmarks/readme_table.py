@@ -1,4 +1,4 @@
-"""Write the README's table of results from outputs/demo/results.json (between its two `results` marks)."""
+"""Write the README's table from results.json of outputs/demo and outputs/long (between its two `results` marks)."""
 
 import argparse
 import json
@@ -13,7 +13,6 @@ NANOGPT = {
     "nanogpt.json": "the shipped text without the vocabulary pairs",
     "nanogpt_5mb.json": "Tatoeba, Python's documentation and LeetCode, which are not shipped",
 }
-SECOND_RUN = "results_second_run.json"  # kept by hand: the results.json of an earlier run
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 
 
@@ -21,39 +20,51 @@ def interval(values: list[float], scale: float = 1) -> str:
     return f"{values[0] * scale:.1f} to {values[1] * scale:.1f}"
 
 
-def table(results: dict) -> str:
-    """Markdown: one line a measure, one column an arm."""
-    translation, code, character = results["translation"], results["leetcode"], results["char_gpt"]
-    arms = ("base", "base_few_shot", "tuned")
-    lines = ["| | base | base, few-shot | tuned |", "|---|---|---|---|"]
+def table(results: dict, longer: dict | None = None) -> str:
+    """Markdown: one line a measure, one column an arm, the tuned one of `longer`, the same with more training, last."""
+    arms = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
+    title = [*arms.values(), *(["tuned, profile `long`"] if longer else [])]
+    lines = [f"| | {' | '.join(title)} |", "|---" * (len(title) + 1) + "|"]
 
-    def add(title: str, task: dict, show) -> None:
-        lines.append(f"| {title} | " + " | ".join(show(task[arm]) for arm in arms) + " |")
+    def add(title: str, task: str, show) -> None:
+        columns = [results[task][arm] for arm in arms] + ([longer[task]["tuned"]] if longer else [])
+        lines.append(f"| {title} | {' | '.join(show(column) for column in columns)} |")
 
-    add("translation: BLEU (95% interval)", translation, lambda m: f"{m['bleu']:.1f} ({interval(m['bleu_ci95'])})")
-    add("translation: chrF", translation, lambda m: f"{m['chrf']:.1f}")
-    add("translation: perplexity", translation, lambda m: f"{m['perplexity']:.2f}")
-    add("code: problems solved (95% interval)", code,
+    add("translation: BLEU (95% interval)", "translation", lambda m: f"{m['bleu']:.1f} ({interval(m['bleu_ci95'])})")
+    add("translation: chrF", "translation", lambda m: f"{m['chrf']:.1f}")
+    add("translation: perplexity", "translation", lambda m: f"{m['perplexity']:.2f}")
+    add("code: problems solved (95% interval)", "leetcode",
         lambda m: f"{m['pass_at_1']:.0%} ({interval(m['pass_at_1_ci95'], 100)}%)")  # fmt: skip
-    add("code: tests passed", code, lambda m: f"{m['tests_passed_rate']:.1%}")
-    add("code: answer is code only", code, lambda m: f"{m['code_only_rate']:.0%}")
-    add("code: answer is typed", code, lambda m: f"{m['type_hints_rate']:.0%}")
-    add("code: restates its prompt", code, lambda m: f"{m['prompt_echo_rate']:.0%}")
-    seconds = sum(sum(results[task]["provenance"]["seconds"].values()) for task in results)
-    memory = max(results[task]["provenance"]["peak_memory_gb"]["host"] for task in results)
-    provenance = translation["provenance"]
+    add("code: tests passed", "leetcode", lambda m: f"{m['tests_passed_rate']:.1%}")
+    add("code: answer is code only", "leetcode", lambda m: f"{m['code_only_rate']:.0%}")
+    add("code: answer is typed", "leetcode", lambda m: f"{m['type_hints_rate']:.0%}")
+    add("code: restates its prompt", "leetcode", lambda m: f"{m['prompt_echo_rate']:.0%}")
+    translation, code = results["translation"], results["leetcode"]
     share = code.get("best_constant_share")
     lucky = "" if share is None else f"The luckiest constant of each problem would pass {share:.1%} of its tests. "
     notes = (
-        f"Trained on {translation['rows']['train']:,} pairs and {code['rows']['train']} problems, tested on "
-        f"{translation['rows']['test']} and {code['rows']['test']} others. BLEU tuned against "
-        f"base: {p_text(translation['bleu_p_value'])} (paired bootstrap); problems solved: "
+        f"Tested on {translation['rows']['test']} pairs and {code['rows']['test']} problems that training did not see. "
+        f"BLEU tuned against base: {p_text(translation['bleu_p_value'])} (paired bootstrap); problems solved: "
         f"{p_text(code['pass_p_value'])} (McNemar). {lucky}"
-        f"The character GPT from scratch reaches perplexity {character['perplexity']:.2f} a character. "
-        f"All stages together took {seconds / 60:.0f} minutes, and the largest notebook held {memory:.1f} GB, on: "
-        f"{provenance['device']}, in {provenance['dtype']}."
+        f"The character GPT from scratch reaches perplexity {results['char_gpt']['perplexity']:.2f} a character."
     )
-    return "\n".join([*lines, "", notes, ""])
+    return "\n".join([*lines, "", notes, cost("demo", results), *([cost("long", longer)] if longer else []), ""])
+
+
+def cost(name: str, results: dict) -> str:
+    """What a run trained on and took, in a sentence."""
+    translation, code = results["translation"], results["leetcode"]
+    provenance = translation["provenance"]
+    seconds = sum(sum(results[task]["provenance"]["seconds"].values()) for task in results)
+    memory = max(results[task]["provenance"]["peak_memory_gb"]["host"] for task in results)
+    passes = [
+        f"{task['provenance']['profile'][key]['train']['epochs']:g} pass(es) over {task['rows']['train']:,} {rows}"
+        for key, task, rows in (("translation", translation, "pairs"), ("leetcode", code, "problems"))
+    ]
+    return (
+        f"`{name}`: {' and '.join(passes)}; all stages together took {seconds / 60:.0f} minutes, and the largest "
+        f"notebook held {memory:.1f} GB, on: {provenance['device']}, in {provenance['dtype']}."
+    )
 
 
 def nanogpt(measured: dict, text: str) -> str:
@@ -66,20 +77,6 @@ def nanogpt(measured: dict, text: str) -> str:
         f"{measured['characters']:,} characters, {measured['setting']}): {interval([min(fewer), max(fewer)])}% fewer "
         f"bits a character over {len(seeds)} seed(s); nanoGPT's best loss is reached after this share of its time: "
         f"{shares}."
-    )
-
-
-def second_run(results: dict) -> str:
-    """What an earlier run of the notebooks gave, in a sentence."""
-    translation, code = results["translation"], results["leetcode"]
-    profile = code["provenance"]["profile"]
-    pairs, problems = (profile[name]["train"]["epochs"] for name in ("translation", "leetcode"))
-    return (
-        f"An earlier run with other settings, on {code['provenance']['device']} "
-        f"([{SECOND_RUN}](outputs/demo/{SECOND_RUN}), commit {code['provenance']['git_commit']}), "
-        f"{pairs:g} pass(es) over {translation['rows']['train']:,} pairs and {problems:g} over the problems, gave BLEU "
-        f"{translation['tuned']['bleu']:.1f}, {code['tuned']['code_only_rate']:.0%} code only and "
-        f"{code['tuned']['tests_passed_rate']:.1%} of the tests."
     )
 
 
@@ -101,17 +98,15 @@ def ways_to_begin(ablations: dict) -> str | None:
     )
 
 
-def beside(folder: Path) -> str:
-    """A sentence for each benchmark whose file stands beside the results."""
+def elsewhere(folder: Path) -> list[str]:
+    """What the adapters of a run score on rows of others."""
     sentences = []
-    if (path := folder / SECOND_RUN).is_file():
-        sentences.append(second_run(json.loads(path.read_text(encoding="utf-8"))))
     if (path := folder / "translation" / "tatoeba.json").is_file():
         other = json.loads(path.read_text(encoding="utf-8"))
         tuned = other["tuned"]
         sentences.append(
-            f"The table's translation adapter on {other['rows']:,} random Tatoeba sentences, which nobody tuned to "
-            f"(`benchmarks/other_corpus.py`): BLEU {tuned['bleu']:.1f} ({interval(tuned['bleu_ci95'])})."
+            f"`{folder.name}`'s translation adapter on {other['rows']:,} random Tatoeba sentences, which nobody tuned "
+            f"to (`benchmarks/other_corpus.py`): BLEU {tuned['bleu']:.1f} ({interval(tuned['bleu_ci95'])})."
         )
     if (path := folder / "leetcode" / "humaneval.json").is_file():
         measured = json.loads(path.read_text(encoding="utf-8"))
@@ -119,8 +114,15 @@ def beside(folder: Path) -> str:
         solved = "; ".join(f"{arm} {measured['arms'][arm]['pass_at_1']:.1%}" for arm in arms)
         sentences.append(
             f"HumanEval, the first {measured['rows']} problems, which nobody tuned to (`benchmarks/humaneval.py`), "
-            f"solved: {solved}; {measured['arms']['tuned']['parses_rate']:.0%} of the tuned answers parse."
+            f"solved with `{folder.name}`'s adapter: {solved}; {measured['arms']['tuned']['parses_rate']:.0%} of the "
+            "tuned answers parse."
         )
+    return sentences
+
+
+def beside(folder: Path) -> str:
+    """A sentence for each benchmark whose file stands beside the results."""
+    sentences = elsewhere(folder) + elsewhere(folder.parent / "long")
     if (path := folder / "translation" / "throughput.json").is_file():
         measured = json.loads(path.read_text(encoding="utf-8"))
         ratio, ours = measured["table"]["ratio"], measured["table"]["ours"]
@@ -129,7 +131,7 @@ def beside(folder: Path) -> str:
             f"{measured['device']}, in {measured['dtype']}, commit {measured['git_commit']}): "
             f"training {ratio['tokens_per_second']:.1f} times as fast at the same 8 rows a step "
             f"({ours['tokens_per_second']:.0f} real tokens a second), "
-            f"{ratio['tokens_per_second_16']:.1f} times if ours takes the demo's 16, generation "
+            f"{ratio['tokens_per_second_16']:.1f} times if ours takes 16, generation "
             f"{ratio['generated_tokens_per_second']:.1f} times; validation loss {ratio['validation_loss'] - 1:+.1%}."
         )
     if (path := folder / "ablations" / "ablations.json").is_file():
@@ -157,7 +159,10 @@ def main() -> None:
     text = options.readme.read_text(encoding="utf-8")
     if not MARKS.search(text):
         sys.exit(f"{options.readme} has no results marks")
-    written = table(json.loads(options.results.read_text(encoding="utf-8"))) + "\n" + beside(options.results.parent)
+    folder = options.results.parent
+    longer = folder.parent / "long" / "results.json"
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in (options.results, longer) if path.is_file()]
+    written = table(*runs) + "\n" + beside(folder)
     options.readme.write_text(MARKS.sub(lambda m: m[1] + written + m[2], text), encoding="utf-8")
     print(written)
 

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def add_profile(sub: argparse.ArgumentParser, default: str = "LLMFT_PROFILE, or by device") -> None:
-        sub.add_argument("--profile", help=f"tiny, demo, full, or the path of a .toml file (default: {default})")
+        sub.add_argument("--profile", help=f"tiny, demo, long, full, or the path of a .toml file (default: {default})")
 
     add_profile(verb("doctor", doctor, "what this machine can do, and what to do about what is missing"))
     sub = verb("run", run, "execute copies of the notebooks in order and write HTML reports")

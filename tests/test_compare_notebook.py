@@ -38,17 +38,20 @@ def test_ablations_are_shown_as_far_as_they_are(done, tmp_path, monkeypatch):
         document = {"rows": [*map(ablated, names), {"name": "alpha 32", "group": "alpha", "validation_loss": 1.0}]}
         if done == 3:
             document["contraction_difference_on_everyday_rows"] = {"difference": -0.35, "ci95": [-0.47, -0.23]}
-        document["provenance"] = {"profile": {"lora": {"rank": 64}}}
+        train = {"translation": {"train": {"batch_size": 16}}}
+        document["provenance"] = {"profile": {"lora": {"rank": 64}} | train}
         runs.write_json(tmp_path / "ablations" / "ablations.json", document)
     lora = {"rank": 64, "loftq": True} if done == 2 else {"rank": 64}
+    batch_size = 8 if done == 2 else 16
     space, seen = run_cells(monkeypatch, tmp_path / "comparison", "d95e7f21", "a3e81d57", "5f27c8b6",
-                            translation={"provenance": {"profile": {"lora": lora}}})  # fmt: skip
+                            translation={"provenance": {"profile": {
+                                "lora": lora, "translation": {"train": {"batch_size": batch_size}}}}})  # fmt: skip
     assert list(space["registers"]) == [*names[1:], "merged"][: done or -1]
     if not done:
         assert seen == [] and "not measured in this profile" in space["tone"]
         return
     if done == 2:
-        assert seen.pop(0) == "Measured before the profile changed its `lora.loftq`."
+        assert seen.pop(0) == "Measured before the profile changed its `lora.loftq`, `train.batch_size`."
     every, registers, everyday, formal = seen
     assert list(every.index) == [*names, "alpha 32"]
     assert list(registers.loc["merged"]) == ["18.0 (17.0 to 19.0)", "14.0 (13.0 to 15.0)"]

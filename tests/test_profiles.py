@@ -31,7 +31,7 @@ SETTINGS = (Profile, ModelSettings, LoraSettings, TaskSettings, TrainSettings, S
 TINY = (PRESETS / "tiny.toml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["tiny", "demo", "full"])
+@pytest.mark.parametrize("name", ["tiny", "demo", "long", "full"])
 def test_presets_are_valid_and_their_local_files_exist(name):
     profile = load_profile(name)
     assert profile.name == name and profile.description
@@ -41,6 +41,20 @@ def test_presets_are_valid_and_their_local_files_exist(name):
             assert (source.hub is None) == (name != "full")
             assert source.hub or (ROOT / source.path).is_file()
     assert profile == load_profile(str(PRESETS / f"{name}.toml"))
+
+
+def test_long_is_the_demo_with_more_training_alone():
+    demo, long = load_profile("demo"), load_profile("long")
+
+    def trained_alike(profile):
+        for name in ("translation", "leetcode"):
+            task = getattr(profile, name)
+            same = dataclasses.replace(task.train, epochs=1.0)
+            profile = dataclasses.replace(profile, **{name: dataclasses.replace(task, train_rows=0, train=same)})
+        return dataclasses.replace(profile, name="", description="")
+
+    assert trained_alike(demo) == trained_alike(long)
+    assert demo.translation.train_rows and not long.translation.train_rows
 
 
 @pytest.mark.parametrize("name", ["local-corpora", "tatoeba"])
@@ -130,7 +144,9 @@ def test_mistake_in_a_profile_names_file_and_key(old, new, said, tmp_path):
 
 
 def test_a_profile_that_is_not_there_or_no_text():
-    with pytest.raises(UserError, match="unknown profile 'huge': use one of demo, full, tiny, or the path of a .toml"):
+    with pytest.raises(
+        UserError, match="unknown profile 'huge': use one of demo, full, long, tiny, or the path of a .toml"
+    ):
         load_profile("huge")
     with pytest.raises(UserError, match="profile no/such.toml: cannot be read"):
         load_profile("no/such.toml")
