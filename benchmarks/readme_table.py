@@ -93,8 +93,8 @@ def ways_to_begin(ablations: dict) -> str | None:
     )
     return (
         "The demo leaves the layers unrounded that rounding hurts most (`benchmarks/rounding.py`) and begins where the "
-        f"adapter gives back part of the error of the others. On {runs['reference']['train_rows']:,} pairs, one seed "
-        f"(`make ablations`), validation loss and BLEU: {told}."
+        f"adapter gives back part of the error of the others. On {runs['reference']['train_rows']:,} pairs, "
+        f"{runs['reference']['batch_size']} rows a step, one seed (`make ablations`), validation loss and BLEU: {told}."
     )
 
 
