@@ -49,8 +49,8 @@ def test_long_is_the_demo_with_more_training_alone():
     def trained_alike(profile):
         for name in ("translation", "leetcode"):
             task = getattr(profile, name)
-            same = dataclasses.replace(task.train, epochs=1.0)
-            profile = dataclasses.replace(profile, **{name: dataclasses.replace(task, train_rows=0, train=same)})
+            same = dataclasses.replace(task, train_rows=0, evaluation_batch_size=1, train=demo.leetcode.train)
+            profile = dataclasses.replace(profile, **{name: same})
         return dataclasses.replace(profile, name="", description="")
 
     assert trained_alike(demo) == trained_alike(long)
