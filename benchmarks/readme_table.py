@@ -61,9 +61,11 @@ def cost(name: str, results: dict) -> str:
         f"{task['provenance']['profile'][key]['train']['epochs']:g} pass(es) over {task['rows']['train']:,} {rows}"
         for key, task, rows in (("translation", translation, "pairs"), ("leetcode", code, "problems"))
     ]
+    was = provenance["profile"]["name"]
+    commit = f"commit {provenance['git_commit']}" + ("" if was == name else f", when it was called `{was}`")
     return (
-        f"`{name}`: {' and '.join(passes)}; all stages together took {seconds / 60:.0f} minutes, and the largest "
-        f"notebook held {memory:.1f} GB, on: {provenance['device']}, in {provenance['dtype']}."
+        f"`{name}` ({commit}): {' and '.join(passes)}; all stages together took {seconds / 60:.0f} minutes, and the "
+        f"largest notebook held {memory:.1f} GB, on: {provenance['device']}, in {provenance['dtype']}."
     )
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks compute and write from their measurements, on hand-made ones."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -71,17 +72,28 @@ def test_throughput_is_summed_up_by_medians_and_by_the_median_of_each_rounds_rat
 
 
 def test_the_readmes_table_is_that_of_the_committed_results(tmp_path, monkeypatch):
-    changed = subprocess.run(
-        ["git", "-C", str(ROOT), "status", "--porcelain", "--", "outputs/demo"], capture_output=True
-    )
+    folders = ("outputs/demo", "outputs/long")
+    changed = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "--", *folders], capture_output=True)
     if changed.returncode or changed.stdout:
-        pytest.skip("outputs/demo holds another run than the committed one")
+        pytest.skip(f"{' or '.join(folders)} holds another run than the committed one")
     before = (ROOT / "README.md").read_text(encoding="utf-8")
     copy = tmp_path / "README.md"
     copy.write_text(before, encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["readme_table.py", "--readme", str(copy)])
     readme_table.main()
-    assert copy.read_text(encoding="utf-8") == before, "README.md is older than outputs/demo: make figures"
+    assert copy.read_text(encoding="utf-8") == before, "README.md is older than the results: make figures"
+
+
+def test_the_readmes_table_shows_longer_training_beside_the_demo_and_what_either_cost():
+    results = json.loads((ROOT / "outputs" / "demo" / "results.json").read_text(encoding="utf-8"))
+    longer = json.loads(json.dumps(results))
+    longer["translation"]["tuned"]["bleu"], longer["translation"]["rows"]["train"] = 99.0, 12_345
+    for part in longer.values():
+        part["provenance"]["seconds"] = {"training": 600.0}
+    alone, both = readme_table.table(results).splitlines(), readme_table.table(results, longer).splitlines()
+    assert both[2].startswith(alone[2]) and both[2].removeprefix(alone[2]).startswith(" 99.0 (")
+    assert "12,345 pairs" in both[-1] and "took 40 minutes" in both[-1] and "when it was called `demo`" in both[-1]
+    assert both[-2] == alone[-1]
 
 
 def test_the_hostile_suite_counts_what_stays_behind(tmp_path, monkeypatch):
