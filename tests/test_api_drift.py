@@ -154,6 +154,7 @@ def test_sft_config_takes_our_training_arguments(tmp_path):
         ("sacrebleu.BLEU.corpus_score", ["hypotheses", "references", "n_bootstrap"]),
         ("sacrebleu.significance:PairedTest", ["named_systems", "metrics", "references", "test_type", "n_samples"]),
         ("nbclient.NotebookClient.execute", []),
+        ("transformers.DynamicCache.batch_repeat_interleave", ["repeats"]),
         ("datasketch.MinHash", ["num_perm", "seed", "hashfunc"]),
         ("datasketch.MinHashLSH", ["num_perm", "params"]),
     ],
@@ -163,7 +164,7 @@ def test_other_libraries(path, names):
 
 
 def test_generate_takes_our_settings():
-    from transformers import GenerationConfig, GenerationMixin
+    from transformers import GenerationConfig, GenerationMixin, LlamaForCausalLM
 
     from llmft_helpers import generation
 
@@ -173,7 +174,10 @@ def test_generate_takes_our_settings():
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "model.generate"
     )
     settings = [keyword.arg for keyword in call.keywords if keyword.arg]
-    assert len(settings) == 7
+    assert len(settings) == 10
+    for name in ("input_ids", "attention_mask", "past_key_values"):  # the model's own
+        settings.remove(name)
+        assert name in inspect.signature(LlamaForCausalLM.forward).parameters
     for name in ("logits_processor", "stopping_criteria"):  # arguments of generate() itself
         settings.remove(name)
         assert name in inspect.signature(GenerationMixin.generate).parameters
