@@ -61,7 +61,8 @@ def _convert(source: Path, folder: Path) -> None:
     model = LlamaForCausalLM(config)
     model.load_state_dict(read.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    # with the configuration given the file, which takes seconds to parse, is not read for it again
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, config=read.config)
     tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token = (
         "<|im_end|>",
         "<|endoftext|>",
