@@ -43,7 +43,7 @@ def test_presets_are_valid_and_their_local_files_exist(name):
     assert profile == load_profile(str(PRESETS / f"{name}.toml"))
 
 
-def test_long_is_the_demo_with_more_training_alone():
+def test_long_differs_from_the_demo_in_how_it_trains_and_batches_alone():
     demo, long = load_profile("demo"), load_profile("long")
 
     def trained_alike(profile):
