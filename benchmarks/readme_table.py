@@ -62,10 +62,11 @@ def cost(name: str, results: dict) -> str:
         for key, task, rows in (("translation", translation, "pairs"), ("leetcode", code, "problems"))
     ]
     was = provenance["profile"]["name"]
+    integers = ", training in 8-bit integers where that pays" if translation["training"].get("int8_products") else ""
     commit = f"commit {provenance['git_commit']}" + ("" if was == name else f", when it was called `{was}`")
     return (
         f"`{name}` ({commit}): {' and '.join(passes)}; all stages together took {seconds / 60:.0f} minutes, and the "
-        f"largest notebook held {memory:.1f} GB, on: {provenance['device']}, in {provenance['dtype']}."
+        f"largest notebook held {memory:.1f} GB, on: {provenance['device']}, in {provenance['dtype']}{integers}."
     )
 
 

@@ -10,6 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from .cpu_int8 import EightBit, int8_product, round_weight
+
 # Measured with torch's oneDNN on 2 cores: up to how many columns it happens, and from how many rows on no longer.
 PART_ROWS, MANY_ROWS, NARROW = 512, 1408, 640
 
@@ -17,23 +19,26 @@ PART_ROWS, MANY_ROWS, NARROW = 512, 1408, 640
 class LowRankSums(torch.autograd.Function):
     """x W_i^T + s_i (x A_i^T) B_i^T for each i, side by side; the frozen W_i lie below each other in `weight`.
 
-    (..., K), (sum of M_i, K), (s_1, ...), A_1 (r, K), B_1 (M_1, r), A_2, ... -> (..., sum of M_i); arXiv 2106.09685,
-    eq. 3. Factors may be of a wider type than x and `weight`; all is computed in theirs.
+    (..., K), (sum of M_i, K), its EightBit or None, (s_1, ...), A_1 (r, K), B_1 (M_1, r), A_2, ... ->
+    (..., sum of M_i); arXiv 2106.09685, eq. 3. Factors may be of a wider type than x and `weight`; all is computed in
+    theirs, but x W^T, and the gradient's product with W, in 8-bit integers if W is given so.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, scales, *factors):
+    def forward(ctx, x, weight, rounded, scales, *factors):
+        if rounded is not None:
+            weight = rounded
         factors = [factor.to(x.dtype) for factor in factors]
         rows, a = x.reshape(-1, x.size(-1)), torch.cat(factors[::2])  # (N, K), (R, K)
         low = rows @ a.t()  # (N, R)
         y = sum_of_products(rows, weight.t(), low, [b.t() for b in factors[1::2]], scales)  # (N, M)
-        ctx.save_for_backward(rows, weight, a, low, *factors[1::2])
-        ctx.scales, ctx.needs_x = scales, ctx.needs_input_grad[0]
+        ctx.save_for_backward(rows, a, low, *factors[1::2])
+        ctx.weight, ctx.scales, ctx.needs_x = weight, scales, ctx.needs_input_grad[0]
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, grad):
-        rows, weight, a, low, *bs = ctx.saved_tensors
+        rows, a, low, *bs = ctx.saved_tensors
         flat, grad_low = grad.reshape(-1, grad.size(-1)), torch.empty_like(low)  # (N, M), (N, R)
         ranks, heights = [b.size(1) for b in bs], [len(b) for b in bs]
         ys, lows, grads_low = flat.split(heights, 1), low.split(ranks, 1), grad_low.split(ranks, 1)
@@ -44,8 +49,8 @@ class LowRankSums(torch.autograd.Function):
         grads_a = (grad_low.t() @ rows).split(ranks)  # (r, K) each
         grad_x = None
         if ctx.needs_x:
-            grad_x = sum_of_products(flat, weight, grad_low, [a], [1]).view(*grad.shape[:-1], -1)  # (..., K)
-        return grad_x, None, None, *(grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair)
+            grad_x = sum_of_products(flat, ctx.weight, grad_low, [a], [1]).view(*grad.shape[:-1], -1)  # (..., K)
+        return grad_x, None, None, None, *(grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair)
 
 
 def sum_of_products(x, w, low, bs, scales):
@@ -53,13 +58,21 @@ def sum_of_products(x, w, low, bs, scales):
 
     oneDNN computes a bfloat16 product of some more than 512 rows and few columns on one core only: such in parts.
     """
+    if isinstance(w, EightBit):
+        return add_products(int8_product(x, w), low, bs, scales)
     y = x.new_empty(len(x), w.size(1))  # (N, M)
     parts = math.ceil(len(x) / PART_ROWS) if w.size(1) <= NARROW and len(x) < MANY_ROWS else 1
-    ranks, columns = [len(b) for b in bs], [b.size(1) for b in bs]
     for x_part, low_part, y_part in zip(x.chunk(parts), low.chunk(parts), y.chunk(parts), strict=True):
         torch.mm(x_part, w, out=y_part)
-        for y_i, low_i, b, scale in zip(y_part.split(columns, 1), low_part.split(ranks, 1), bs, scales, strict=True):
-            y_i.addmm_(low_i, b, alpha=scale)
+        add_products(y_part, low_part, bs, scales)
+    return y
+
+
+def add_products(y, low, bs, scales):
+    """y (N, M) itself, with [s_1 low_1 b_1, s_2 low_2 b_2, ...] added: (N, M), (N, R), [(r, M_1), ...], [...]."""
+    ranks, columns = [len(b) for b in bs], [b.size(1) for b in bs]
+    for y_i, low_i, b, scale in zip(y.split(columns, 1), low.split(ranks, 1), bs, scales, strict=True):
+        y_i.addmm_(low_i, b, alpha=scale)
     return y
 
 
@@ -72,7 +85,7 @@ def products(x, weight, *layers):
         adapters = [_plain_adapter(layer, x) for layer in layers]
         if all(adapters):
             scales, factors = [s for _, _, s in adapters], [factor for a, b, _ in adapters for factor in (a, b)]
-            return LowRankSums.apply(x, weight, scales, *factors)
+            return LowRankSums.apply(x, weight, rounded(weight), scales, *factors)
         if all(_is_bare(layer) for layer in layers):
             return F.linear(x, weight)
     return torch.cat([layer(x) for layer in layers], -1)
@@ -92,6 +105,21 @@ def join(*layers) -> torch.Tensor:
 def dense(layer):
     """(M, K), unpacked."""
     return layer.dense if hasattr(layer, "dense") else layer.weight.detach()
+
+
+def rounded(weight) -> EightBit | None:
+    """What `round_to_int8` left at a weight, while gradients are wanted: scores and answers are never rounded."""
+    return getattr(weight, "int8", None) if torch.is_grad_enabled() else None
+
+
+def round_to_int8(model) -> None:
+    """Let training multiply the unpacked weights of `model` in 8-bit integers; what is no part of a joined weight and
+    was never packed stays as it is."""
+    for module in model.modules():
+        for name in ("joined", "dense"):
+            weight = getattr(module, name, None)
+            if weight is not None and not weight._is_view():
+                weight.int8 = round_weight(weight)
 
 
 def _is_part(layer, weight) -> bool:
@@ -145,7 +173,8 @@ def _in_place_class(library_class):
             if adapter is None:
                 return super().forward(x, *args, **kwargs)  # (..., M)
             a, b, scale = adapter
-            return LowRankSums.apply(x, dense(self.base_layer), [scale], a, b)  # (..., M)
+            weight = dense(self.base_layer)
+            return LowRankSums.apply(x, weight, rounded(weight), [scale], a, b)  # (..., M)
 
     InPlace.__name__ = library_class.__name__
     return InPlace

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from .cpu_products import add_in_place
+from .cpu_int8 import int8_is_much_faster
+from .cpu_products import add_in_place, round_to_int8
 from .cpu_speed import speed_up
 from .errors import WRITE_ERRORS, UserError, reason
 from .hub import hub_advice
@@ -171,6 +172,11 @@ def add_lora(model, settings: LoraSettings, seed: int):
     if settings.loftq and is_4bit(model):
         share = begin_at_rounding_error(model, Path(model.config._name_or_path))
         print(f"LoRA begins where it gives back {share:.0%} of the squared error of 4-bit rounding.")
+    model.int8_products = settings.int8_products and not torch.cuda.is_available() and int8_is_much_faster(model.dtype)
+    if model.int8_products:
+        round_to_int8(model)
+        dtype = str(model.dtype).removeprefix("torch.")
+        print(f"Training multiplies with the frozen weights in 8-bit integers, scores and answers are in {dtype}.")
     model.loftq = settings.loftq  # part of what a checkpoint must agree with
     add_in_place(model)
     return model

@@ -51,6 +51,7 @@ class LoraSettings:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     use_rslora: bool = False  # scale alpha / sqrt(rank) (arXiv 2312.03732) instead of alpha / rank
     loftq: bool = False  # begin at what 4-bit rounding lost (arXiv 2310.08659) instead of at zero
+    int8_products: bool = False  # on a CPU that is much faster at them, in training alone
     gradient_checkpointing: bool = False  # compute activations twice: slower, for small cards
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",

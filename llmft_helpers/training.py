@@ -66,7 +66,15 @@ def make_trainer(
 def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_length: int, seed: int) -> str:
     """Fingerprint of all that decides how a run goes: only a checkpoint with the same key is gone on with."""
     lora = model.active_peft_config
-    adapter = [lora.r, lora.lora_alpha, lora.lora_dropout, lora.use_rslora, sorted(lora.target_modules), model.loftq]
+    adapter = [
+        lora.r,
+        lora.lora_alpha,
+        lora.lora_dropout,
+        lora.use_rslora,
+        sorted(lora.target_modules),
+        model.loftq,
+        model.int8_products,
+    ]
     in_4bit = getattr(model, "is_loaded_in_4bit", False)
     base = [model.config._name_or_path, model.config._commit_hash, in_4bit, str(model.dtype)]
     return fingerprint([asdict(settings), train_rows, validation_rows, max_length, seed, adapter, base])
@@ -110,6 +118,7 @@ def fine_tune(trainer) -> dict:
         "tokens": tokens,
         "tokens_per_second": tokens / seconds,
         "rows_too_long": trainer.rows_too_long,
+        "int8_products": trainer.model.int8_products,
     }
 
 

@@ -75,7 +75,7 @@ def test_the_sums_have_the_gradients_that_autograd_finds(heights):
         tensor.requires_grad_()
 
     def found(x, *factors):
-        return LowRankSums.apply(x, torch.cat(weights), scales, *factors)
+        return LowRankSums.apply(x, torch.cat(weights), None, scales, *factors)
 
     wanted = [
         x @ w.T + s * (x @ a.T) @ b.T for w, s, a, b in zip(weights, scales, factors[::2], factors[1::2], strict=True)
@@ -141,9 +141,9 @@ def test_every_layer_takes_the_short_cut(tuned, monkeypatch):
         monkeypatch.setattr(kind, "forward", lambda self, *args, **kwargs: called.append(self))
     forward = LowRankSums.forward
 
-    def counted(ctx, x, weight, scales, *factors):
+    def counted(ctx, x, weight, rounded, scales, *factors):
         products_of.append(len(scales))
-        return forward(ctx, x, weight, scales, *factors)
+        return forward(ctx, x, weight, rounded, scales, *factors)
 
     monkeypatch.setattr(LowRankSums, "forward", staticmethod(counted))
     assert len(layers(tuned, LORA)) == 7 * 2

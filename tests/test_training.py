@@ -167,7 +167,9 @@ def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_with(fresh, profile,
     keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
     trainer.model.loftq = True
     keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
-    assert len(keys) == 8
+    trainer.model.int8_products = True
+    keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
+    assert len(keys) == 9
 
 
 def overfitted(profile, rows, folder):
