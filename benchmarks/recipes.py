@@ -12,19 +12,25 @@ MAX_LENGTH = 1024
 
 
 class Recipe:
-    """`name`: "ours", "plain" (TRL + PEFT + bitsandbytes as documented) or "vendor" (Unsloth's notebook)."""
+    """`name`: "ours", "int8" (ours, its products in 8-bit integers where that pays), "plain" (TRL + PEFT +
+    bitsandbytes as documented) or "vendor" (Unsloth's notebook)."""
 
     def __init__(self, name: str, folder: Path, sizes: dict, seed: int = 0):
         self.name, self.sizes, self.seed = name, sizes, seed
+        self.is_ours = name in ("ours", "int8")
         self.model, self.tokenizer = getattr(self, f"load_{name}")(str(folder))
         self.initial = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
 
-    def load_ours(self, folder: str):
+    def load_int8(self, folder: str):
+        return self.load_ours(folder, int8_products=True)
+
+    def load_ours(self, folder: str, int8_products: bool = False):
         from llmft_helpers.models import add_lora, load_base_model
         from llmft_helpers.profiles import LoraSettings, ModelSettings
 
         base, tokenizer = load_base_model(ModelSettings(name=folder, max_length=MAX_LENGTH))
-        return add_lora(base, LoraSettings(rank=self.sizes["rank"], alpha=self.sizes["rank"]), self.seed), tokenizer
+        lora = LoraSettings(rank=self.sizes["rank"], alpha=self.sizes["rank"], int8_products=int8_products)
+        return add_lora(base, lora, self.seed), tokenizer
 
     def load_plain(self, folder: str):
         if not torch.cuda.is_available():
@@ -65,7 +71,7 @@ class Recipe:
         return model, tokenizer
 
     def arguments(self, batch_size: int, steps: int, output: str, packing: bool):
-        if self.name == "ours":
+        if self.is_ours:
             from llmft_helpers.profiles import TrainSettings
             from llmft_helpers.training import training_arguments
 
@@ -153,7 +159,7 @@ class Recipe:
 
     def generation_speed(self, prompts: list[str]) -> float:
         """New tokens a second with all prompts in batches of 64, each answer up to its own end token."""
-        if self.name == "ours":
+        if self.is_ours:
             from llmft_helpers.generation import generate
 
             generate(self.model, self.tokenizer, prompts[:2], 4)  # compiles

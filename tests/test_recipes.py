@@ -13,10 +13,11 @@ import unsloth  # noqa: E402, F401  before any argument is made: it lets bfloat1
 
 
 @pytest.mark.parametrize("packing", [False, True])
-@pytest.mark.parametrize("name", ["ours", "plain", "vendor"])
+@pytest.mark.parametrize("name", ["ours", "int8", "plain", "vendor"])
 def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_path):
     recipe = recipes.Recipe.__new__(recipes.Recipe)  # no model is loaded
     recipe.name, recipe.sizes, recipe.seed = name, {"log_every": 3}, 5
+    recipe.is_ours = ours = name in ("ours", "int8")
     arguments = recipe.arguments(48, 5, str(tmp_path), packing)
     arguments._validate_args()  # also what was set after construction
     assert (arguments.eval_strategy, arguments.save_strategy, arguments.load_best_model_at_end) == ("no", "no", False)
@@ -27,11 +28,11 @@ def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_pat
         and arguments.learning_rate == 2e-4
     )
     rows = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-    if name == "ours" and packing:  # the rows are MAX_LENGTH tokens long, and fewer than `steps` counted
+    if ours and packing:  # the rows are MAX_LENGTH tokens long, and fewer than `steps` counted
         assert arguments.packing == torch.cuda.is_available()  # Unsloth turns it off on a CPU
         assert rows == 2 and arguments.max_steps == -1 and arguments.num_train_epochs == 1
         assert arguments.train_sampling_strategy == "random"
-    elif name == "ours":
+    elif ours:
         assert not arguments.packing and rows == 48 and arguments.max_steps == 5
     else:
         assert rows == {"plain": 48, "vendor": 8}[name]
