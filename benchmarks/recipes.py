@@ -17,9 +17,12 @@ class Recipe:
 
     def __init__(self, name: str, folder: Path, sizes: dict, seed: int = 0):
         self.name, self.sizes, self.seed = name, sizes, seed
-        self.is_ours = name in ("ours", "int8")
         self.model, self.tokenizer = getattr(self, f"load_{name}")(str(folder))
         self.initial = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name in ("ours", "int8")
 
     def load_int8(self, folder: str):
         return self.load_ours(folder, int8_products=True)

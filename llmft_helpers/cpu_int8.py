@@ -6,10 +6,11 @@ pass and again for the gradient (arXiv 2208.07339, section 2, without its outlie
 answers are computed as always: nothing here runs where no gradient is wanted.
 """
 
-import time
 from typing import NamedTuple
 
 import torch
+
+from .runs import shortest_seconds
 
 LARGEST, TINY, MUCH_FASTER = 127, 1e-30, 3
 
@@ -45,13 +46,8 @@ def int8_product(x: torch.Tensor, matrix: EightBit) -> torch.Tensor:
 
 def int8_is_much_faster(dtype: torch.dtype) -> bool:
     """Whether this CPU multiplies 8-bit integers at least three times as fast as `dtype`: less would not pay for the
-    rounding. Timed, in turns; the shortest times count."""
+    rounding. Timed, as flags do not say it."""
     x, weight = torch.ones(512, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
     whole, whole_weight = x.to(torch.int8), weight.to(torch.int8)
-    seconds = {dtype: [], torch.int8: []}
-    for _ in range(12):
-        for kind, product in ((dtype, lambda: x @ weight), (torch.int8, lambda: torch._int_mm(whole, whole_weight))):
-            start = time.perf_counter()
-            product()
-            seconds[kind].append(time.perf_counter() - start)
-    return min(seconds[dtype]) >= MUCH_FASTER * min(seconds[torch.int8])
+    floats, integers = shortest_seconds(lambda: x @ weight, lambda: torch._int_mm(whole, whole_weight))
+    return floats >= MUCH_FASTER * integers

@@ -25,9 +25,8 @@ class LowRankSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, rounded, scales, *factors):
-        if rounded is not None:
-            weight = rounded
+    def forward(ctx, x, weight, integers, scales, *factors):
+        weight = weight if integers is None else integers
         factors = [factor.to(x.dtype) for factor in factors]
         rows, a = x.reshape(-1, x.size(-1)), torch.cat(factors[::2])  # (N, K), (R, K)
         low = rows @ a.t()  # (N, R)
@@ -113,8 +112,7 @@ def rounded(weight) -> EightBit | None:
 
 
 def round_to_int8(model) -> None:
-    """Let training multiply the unpacked weights of `model` in 8-bit integers; what is no part of a joined weight and
-    was never packed stays as it is."""
+    """Let training multiply the unpacked and the joined weights of `model` in 8-bit integers, a view with its whole."""
     for module in model.modules():
         for name in ("joined", "dense"):
             weight = getattr(module, name, None)

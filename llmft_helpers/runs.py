@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -169,14 +169,22 @@ def bf16_is_fast_on_cpu() -> bool:
     a Xeon that has `avx512_bf16` multiplies bfloat16 at half the speed of float32."""
     import torch
 
-    seconds = {torch.float32: [], torch.bfloat16: []}
-    pairs = {dtype: (torch.ones(256, 576, dtype=dtype), torch.ones(576, 576, dtype=dtype)) for dtype in seconds}
-    for _ in range(12):  # in turns, so that a busy moment hits both; the shortest time counts
-        for dtype, (x, weight) in pairs.items():
+    x, weight = torch.ones(256, 576), torch.ones(576, 576)
+    half, half_weight = x.bfloat16(), weight.bfloat16()
+    linear = torch.nn.functional.linear
+    wide, narrow = shortest_seconds(lambda: linear(x, weight), lambda: linear(half, half_weight))
+    return narrow < wide
+
+
+def shortest_seconds(*tasks: Callable[[], object]) -> list[float]:
+    """Of each task, of 12 runs in turns: a busy moment hits all alike, and the shortest time counts."""
+    seconds = [[] for _ in tasks]
+    for _ in range(12):
+        for task, times in zip(tasks, seconds, strict=True):
             start = time.perf_counter()
-            torch.nn.functional.linear(x, weight)  # (256, 576)
-            seconds[dtype].append(time.perf_counter() - start)
-    return min(seconds[torch.bfloat16]) < min(seconds[torch.float32])
+            task()
+            times.append(time.perf_counter() - start)
+    return [min(times) for times in seconds]
 
 
 def device_description() -> dict[str, str]:

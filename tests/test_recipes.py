@@ -17,7 +17,7 @@ import unsloth  # noqa: E402, F401  before any argument is made: it lets bfloat1
 def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_path):
     recipe = recipes.Recipe.__new__(recipes.Recipe)  # no model is loaded
     recipe.name, recipe.sizes, recipe.seed = name, {"log_every": 3}, 5
-    recipe.is_ours = ours = name in ("ours", "int8")
+    ours = name in ("ours", "int8")
     arguments = recipe.arguments(48, 5, str(tmp_path), packing)
     arguments._validate_args()  # also what was set after construction
     assert (arguments.eval_strategy, arguments.save_strategy, arguments.load_best_model_at_end) == ("no", "no", False)
