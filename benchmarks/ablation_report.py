@@ -15,11 +15,11 @@ COMMAND = "python benchmarks/ablations.py"
 TITLES = {
     "reference": "reference", "loss": "what the loss sees", "rank": "rank at matched scale",
     "modules": "adapted modules", "precision": "precision of the base",
-    "start": "where the adapter begins", "register": "training register",
+    "start": "where the adapter begins", "products": "products in training", "register": "training register",
     "size": "training rows", "learning_rate": "learning rate", "alpha": "scale of the update",
     "batch": "rows a step", "dropout": "dropout",
 }  # fmt: skip
-MARKERS = dict(zip(TITLES, "*oosD<^vPXhd", strict=True))
+MARKERS = dict(zip(TITLES, "*oosDp<^vPXhd", strict=True))
 
 
 def scored(document: dict) -> list[dict]:

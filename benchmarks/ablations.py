@@ -90,6 +90,8 @@ def planned_runs(profile: Profile, pool: list[dict], count: int) -> list[Run]:
         plan.append(changed("4 bits everywhere", "precision", model=replace(profile.model, keep_16bit=())))
     if lora.loftq:
         plan.append(changed("begins at zero", "start", lora=replace(lora, loftq=False)))
+    if lora.int8_products:
+        plan.append(changed("not in 8-bit integers", "products", lora=replace(lora, int8_products=False)))
     for name in sources(pool):
         own = [i for i in mixed if pool[i]["source"] == name]
         if len(own) < count:

@@ -22,7 +22,8 @@ def plan(profile):
 
 
 def test_every_run_differs_from_the_reference_in_one_thing(profile):
-    profile = dataclasses.replace(profile, lora=dataclasses.replace(profile.lora, loftq=True))  # every group has a run
+    lora = dataclasses.replace(profile.lora, loftq=True, int8_products=True)  # every group has a run
+    profile = dataclasses.replace(profile, lora=lora)
     plan = ablations.planned_runs(profile, POOL, 16)
     reference = plan[0]
     assert (reference.lora, reference.train, reference.model) == (
