@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas
 
+from llmft_helpers.reporting import markdown
 from llmft_helpers.runs import write_text
 
 COMMAND = "python benchmarks/ablations.py"
@@ -104,11 +105,6 @@ def tone_table(document: dict) -> pandas.DataFrame:
 
     lines = [line(name, parts) for name, parts in by_register(document).items()]
     return pandas.DataFrame([*lines, line("(references)", document["references"])])
-
-
-def markdown(frame: pandas.DataFrame) -> str:
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -4,7 +4,8 @@
         --es non_english --en english --rows 500
 
 Rows are a seeded random sample of the cleaned corpus; rows that share a side with the adapter's own corpora are left
-out. Prints BLEU with its 95% interval, chrF and the answers' length ratio; `--base` adds the untuned model.
+out. Prints BLEU with its 95% interval, chrF and the answers' length ratio; `--base` adds the untuned model, asked
+without and with the solved examples of notebook 02.
 """
 
 import argparse
@@ -19,17 +20,18 @@ from llmft_helpers.cleaning import normalise, reason_to_drop
 from llmft_helpers.evaluation import evaluate_task
 from llmft_helpers.models import adapters_off, load_for_inference, read_adapter_note
 from llmft_helpers.notes import noted_profile
-from llmft_helpers.profiles import Profile, Source
+from llmft_helpers.profiles import Source
 from llmft_helpers.prompts import TranslationTask
 from llmft_helpers.sources import read_source
+from llmft_helpers.task_training import few_shot_rows
 
 SEED = 0
 COLUMNS = ("bleu", "bleu_ci95", "chrf", "length_ratio", "eos_rate", "perplexity", "bits_per_byte")
 
 
-def unseen_rows(profile: Profile, source: Source, count: int) -> list[dict]:
-    """`count` random clean rows of `source` that share no side with the profile's corpora."""
-    known = [row for part in corpora.load_pairs(profile).splits.values() for row in part]
+def unseen_rows(splits: dict[str, list[dict]], source: Source, count: int) -> list[dict]:
+    """`count` random clean rows of `source` that share no side with a row of `splits`."""
+    known = [row for part in splits.values() for row in part]
     seen = {normalise(row[side]) for row in known for side in ("es", "en")}
     rows = [row | {"source": source.name} for _, row in read_source(source, ("es", "en"))]
     rows = [row for row in rows if not reason_to_drop(row["es"], row["en"])]
@@ -52,13 +54,16 @@ def main() -> None:
     note = read_adapter_note(options.adapter)
     profile = noted_profile(note, options.adapter)
     source = Source(name="other", path=options.pairs, columns={"es": options.es, "en": options.en})
-    rows = unseen_rows(profile, source, options.rows)
+    corpus = corpora.load_pairs(profile)
+    rows = unseen_rows(corpus.splits, source, options.rows)
     model, tokenizer = load_for_inference(profile, options.adapter)
     task = TranslationTask(note["direction"])
     results = {"tuned": evaluate_task(model, tokenizer, task, rows, profile.translation)[0]}
     if options.base:
+        shots = few_shot_rows(task, corpus.train, profile.translation.shots)
         with adapters_off(model):
             results["base"] = evaluate_task(model, tokenizer, task, rows, profile.translation)[0]
+            results["base, few-shot"] = evaluate_task(model, tokenizer, task, rows, profile.translation, shots)[0]
     shown = {arm: {name: metrics[name] for name in COLUMNS} for arm, metrics in results.items()}
     print(pandas.DataFrame.from_dict(shown, orient="index").to_string())
     if options.json:

@@ -5,7 +5,7 @@ from pathlib import Path
 from .models import model_path, read_adapter_note
 from .profiles import ModelSettings
 from .prompts import LANGUAGES, LeetcodeTask, TranslationTask
-from .reporting import p_text
+from .reporting import markdown, p_text
 from .runs import read_json, write_text
 
 HEADLINES = {
@@ -163,21 +163,22 @@ def _limits(task) -> str:
 
 
 def _data(manifest: dict) -> str:
-    lines = ["| source | from | licence | training | validation | test |", "|---|---|---|---|---|---|"]
+    lines = []
     for name, source in manifest["sources"].items():
         origin = source["from"] if isinstance(source["from"], str) else " and ".join(source["from"])
-        counts = " | ".join(f"{source['rows_out'][split]:,}" for split in ("train", "validation", "test"))
-        lines.append(f"| {name} | {origin} | {source['licence']} | {counts} |")
-    return "\n".join(lines)
+        line = {"source": name, "from": origin, "licence": source["licence"]}
+        counts = {"train": "training", "validation": "validation", "test": "test"}
+        lines.append(line | {title: f"{source['rows_out'][split]:,}" for split, title in counts.items()})
+    return markdown(lines)
 
 
 def _results(task: str, metrics: dict) -> str:
-    columns = HEADLINES[task]
-    lines = ["| | " + " | ".join(title for _, title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for arm, name in ARMS.items():
-        cells = [_cell(metrics[arm], key, interval) for key, _, interval in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(
+        [
+            {"": name} | {title: _cell(metrics[arm], key, interval) for key, title, interval in HEADLINES[task]}
+            for arm, name in ARMS.items()
+        ]
+    )
 
 
 def _cell(values: dict, key: str, interval: str | None) -> str:

@@ -38,6 +38,11 @@ def say(text: str) -> None:
     display(Markdown(text))
 
 
+def markdown(lines: list[dict] | pandas.DataFrame) -> str:
+    """A Markdown table of texts as they are, a column a key."""
+    return pandas.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
 def p_text(p: float) -> str:
     """A p-value in words; resampling a thousand times can give none below 0.001."""
     return "p ≤ 0.001" if p <= 0.001 else f"p = {p:.2g}"

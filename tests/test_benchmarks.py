@@ -83,16 +83,34 @@ def test_the_readmes_table_is_that_of_the_committed_results(tmp_path, monkeypatc
     assert copy.read_text(encoding="utf-8") == before, "README.md is older than the results: make figures"
 
 
-def test_the_readmes_table_shows_longer_training_beside_the_demo_and_what_either_cost():
+def test_the_readmes_tables_show_longer_training_beside_the_demo_and_what_either_cost():
     results = json.loads((ROOT / "outputs" / "demo" / "results.json").read_text(encoding="utf-8"))
     longer = json.loads(json.dumps(results))
     longer["translation"]["tuned"]["bleu"], longer["translation"]["rows"]["train"] = 99.0, 12_345
     for part in longer.values():
         part["provenance"]["seconds"] = {"training": 600.0}
-    alone, both = readme_table.table(results).splitlines(), readme_table.table(results, longer).splitlines()
-    assert both[2].startswith(alone[2]) and both[2].removeprefix(alone[2]).startswith(" 99.0 (")
-    assert "12,345 pairs" in both[-1] and "took 40 minutes" in both[-1] and "when it was called `demo`" in both[-1]
-    assert both[-2] == alone[-1]
+        part["provenance"]["peak_memory_gb"]["host"] = 3.0
+
+    def cells(line: str) -> list[str]:
+        return [cell.strip() for cell in line.strip("| ").split(" | ")]
+
+    runs = {"demo": results, "long": longer}
+    alone, both = (readme_table.gains(some).splitlines()[2] for some in ({"demo": results}, runs))
+    assert cells(both)[:-1] == cells(alone) and cells(both)[-1].startswith("99.0 (")
+    cost = cells(readme_table.costs(runs).splitlines()[-1])
+    assert cost[0] == "`long`" and "12,345 pairs" in cost[1] and cost[2:4] == ["40 minutes", "3.0 GB"]
+
+
+def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
+    def run(speed, loss):
+        return {"tokens_per_second": speed, "generated_tokens_per_second": 9.0, "peak_memory_gb": 2.0,
+                "validation_loss": loss}  # fmt: skip
+
+    ratio = run(3.84, 0.9984)
+    table = {"vendor": run(50.0, 2.5), "ours": run(192.0, 2.496), "ours / vendor": ratio}
+    one_round = {"vendor": {"dtype": "bfloat16"}, "ours": {"dtype": "float32"}, "int8": {"int8_products": False}}
+    text = readme_table.throughput({"table": table, "rounds": [one_round], "device": "a CPU", "git_commit": "abc"})
+    assert "192 (3.8x)" in text and "2.496 (0.998x)" in text and "int8_products" not in text
 
 
 def test_the_hostile_suite_counts_what_stays_behind(tmp_path, monkeypatch):

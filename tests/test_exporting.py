@@ -135,7 +135,7 @@ def test_a_folder_that_is_no_merged_model_is_refused(trained, capsys, monkeypatc
 
 def test_card_says_data_licence_results_and_base(trained, merged):
     for folder in (trained[2], merged):
-        card = (folder / "README.md").read_text(encoding="utf-8")
+        card = re.sub(" +", " ", (folder / "README.md").read_text(encoding="utf-8"))  # columns are padded
         assert card.startswith("---\n") and "library_name: " in card
         assert "| everyday | data/es_en/everyday.jsonl | CC0-1.0 | 32 | 8 | 12 |" in card
         assert "| this model | 12.3 (10.0 to 14.5) | 30.0 | 6.0 |" in card and "p = 0.004" in card
