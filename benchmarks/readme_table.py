@@ -85,7 +85,7 @@ def elsewhere(folders: dict[str, Path]) -> str | None:
     untuned = {arm: solved(problems["arms"][arm]) for arm in ("base", "base, few-shot", "base, as published")}
     lines = [
         {"on rows of others": f"{pairs['rows']:,} random Tatoeba pairs: BLEU"}
-        | {arm: bleu(pairs[arm]) if arm in pairs else "not measured" for arm in untuned}
+        | {arm: bleu(pairs[arm]) if arm in pairs else "–" for arm in untuned}
         | {f"tuned, `{name}`": bleu(one["tuned"]) for name, one in tatoeba.items()},
         {"on rows of others": f"HumanEval, its first {problems['rows']}: problems solved"}
         | untuned
