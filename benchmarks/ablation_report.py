@@ -118,28 +118,37 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def findings(document: dict) -> str:
-    """One computed paragraph."""
-    by_name = {row["name"]: row for row in document["rows"]}
-    reference = by_name.get("reference")
+    """Computed paragraphs: comparisons with the reference, prompt echo, tone, and the sweep."""
+    reference = next((row for row in document["rows"] if row["group"] == "reference"), None)
     if not reference:
         return "The reference has not run yet."
-    parts = []
+    parts = [_comparison_finding(document, reference), _echo_finding(document), _register_finding(document)]
+    return "\n\n".join(part for part in [*parts, _sweep_finding(document)] if part)
+
+
+def _comparison_finding(document: dict, reference: dict) -> str:
     compared = [row for row in scored(document) if row["group"] not in ("reference", "register")]
+    clear, unclear = [], []
     for row, p in zip(compared, holm([row["p_against_reference"] for row in compared]), strict=True):
         change = row["bleu"] - reference["bleu"]
-        verdict = "more than the choice of test rows explains" if p < 0.05 else "within what that choice explains"
-        parts.append(f"{TITLES[row['group']]}, {row['name']}: {change:+.1f} BLEU (p = {p:.3f}: {verdict})")
-    text = f"The reference reaches {interval(reference)} BLEU."
-    if parts:
-        text += f" Against it, p adjusted for {len(parts)} comparisons (Holm 1979): " + "; ".join(parts) + "."
-    if effect := document.get("prompt_echo_difference"):
-        low, high = effect["ci95"]
-        text += (
-            f" A loss that sees the prompt changes the share of answers that restate their source by"
-            f" {effect['difference']:+.1%} (95%: {low:+.1%} to {high:+.1%}): the leak that was suspected "
-            + ("is there." if low > 0 else "does not show.")
-        )
-    return text + _register_finding(document) + _sweep_finding(document)
+        (clear if p < 0.05 else unclear).append(f"{row['name']} {change:+.1f} (p = {p:.3f})")
+    return (
+        f"The reference reaches {interval(reference)} BLEU. Beyond what the choice of test rows explains (p < 0.05,"
+        f" adjusted for {len(compared)} comparisons, Holm 1979), in BLEU against it: {'; '.join(clear) or 'nothing'}."
+        f" Within it: {'; '.join(unclear) or 'nothing'}."
+    )
+
+
+def _echo_finding(document: dict) -> str:
+    effect = document.get("prompt_echo_difference")
+    if not effect:
+        return ""
+    low, high = effect["ci95"]
+    return (
+        f"A loss that sees the prompt changes the share of answers that restate their source by"
+        f" {effect['difference']:+.1%} (95%: {low:+.1%} to {high:+.1%}): the leak that was suspected "
+        + ("is there." if low > 0 else "does not show.")
+    )
 
 
 def _register_finding(document: dict) -> str:
@@ -151,7 +160,7 @@ def _register_finding(document: dict) -> str:
     low, high = effect["ci95"]
     shown = "shows: it answers everyday sentences more formally" if high < 0 else "does not show"
     return (
-        f" On everyday test rows the model trained on formal text alone scores {on_everyday['formal']['bleu']:.1f}"
+        f"On everyday test rows the model trained on formal text alone scores {on_everyday['formal']['bleu']:.1f}"
         f" BLEU, the one trained on everyday text alone {on_everyday['everyday']['bleu']:.1f}, from equally many rows;"
         f" its answers hold a contraction in {on_everyday['formal']['contraction_rate']:.0%} instead of"
         f" {on_everyday['everyday']['contraction_rate']:.0%} of the cases (difference"
@@ -166,7 +175,7 @@ def _sweep_finding(document: dict) -> str:
         return ""
     best = min(tried, key=lambda row: row["validation_loss"])
     return (
-        f" Of the {len(tried)} settings of rate, scale, batch and dropout, judged by validation rows alone,"
+        f"Of the {len(tried)} settings of rate, scale, batch and dropout, judged by validation rows alone,"
         f" {best['name']} has the lowest loss"
         f" ({best['validation_loss']:.3f}; the reference {tried[0]['validation_loss']:.3f})."
     )
