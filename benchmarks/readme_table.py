@@ -121,7 +121,7 @@ def cost(name: str, results: dict) -> dict:
         "largest notebook": f"{memory:.1f} GB",
         "computed in": provenance["dtype"] + integers,
         "on": provenance["device"],
-        "commit": provenance["git_commit"],
+        "commit": ", ".join(dict.fromkeys(part["provenance"]["git_commit"] for part in results.values())),
     }
 
 
