@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas
 
-from llmft_helpers.reporting import markdown
+from llmft_helpers.reporting import markdown, with_interval
 from llmft_helpers.runs import write_text
 
 COMMAND = "python benchmarks/ablations.py"
@@ -27,11 +27,6 @@ def scored(document: dict) -> list[dict]:
     return [row for row in document["rows"] if "bleu" in row]
 
 
-def interval(row: dict) -> str:
-    low, high = row["bleu_ci95"]
-    return f"{row['bleu']:.1f} ({low:.1f} to {high:.1f})"
-
-
 def table(document: dict) -> pandas.DataFrame:
     """One line a run that was scored on test rows."""
     lines = [
@@ -41,7 +36,7 @@ def table(document: dict) -> pandas.DataFrame:
             "rows": f"{row['train_rows']:,}",
             "seconds": f"{row['seconds']:.0f}",
             "validation loss": f"{row['validation_loss']:.3f}",
-            "BLEU (95% interval)": interval(row),
+            "BLEU (95% interval)": with_interval(row, "bleu"),
             "p": f"{row['p_against_reference']:.3f}" if "p_against_reference" in row else "",
             "chrF": f"{row['chrf']:.1f}",
             "perplexity": f"{row['perplexity']:.2f}",
@@ -85,7 +80,7 @@ def by_register(document: dict) -> dict[str, dict]:
 def register_table(document: dict) -> pandas.DataFrame:
     """BLEU by training register and test register, every run on the same number of rows."""
     return pandas.DataFrame(
-        {"trained on": name} | {f"BLEU on {source}": interval(part) for source, part in parts.items()}
+        {"trained on": name} | {f"BLEU on {source}": with_interval(part, "bleu") for source, part in parts.items()}
         for name, parts in by_register(document).items()
     )
 
@@ -132,8 +127,11 @@ def _comparison_finding(document: dict, reference: dict) -> str:
     for row, p in zip(compared, holm([row["p_against_reference"] for row in compared]), strict=True):
         change = row["bleu"] - reference["bleu"]
         (clear if p < 0.05 else unclear).append(f"{row['name']} {change:+.1f} (p = {p:.3f})")
+    reached = f"The reference reaches {with_interval(reference, 'bleu')} BLEU."
+    if not compared:
+        return reached
     return (
-        f"The reference reaches {interval(reference)} BLEU. Beyond what the choice of test rows explains (p < 0.05,"
+        f"{reached} Beyond what the choice of test rows explains (p < 0.05,"
         f" adjusted for {len(compared)} comparisons, Holm 1979), in BLEU against it: {'; '.join(clear) or 'nothing'}."
         f" Within it: {'; '.join(unclear) or 'nothing'}."
     )

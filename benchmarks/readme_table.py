@@ -1,15 +1,14 @@
 """Write the README's tables from the files of outputs/demo and outputs/long (between its two `results` marks)."""
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
 
-from llmft_helpers.reporting import markdown, p_text
+from llmft_helpers.reporting import ARM_NAMES, markdown, p_text, with_interval
+from llmft_helpers.runs import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
-ARMS = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 RECIPES = {
     "vendor": "Unsloth's notebooks",
     "ours": "this suite",
@@ -30,19 +29,7 @@ MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.
 
 
 def read(path: Path) -> dict | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def interval(values: list[float], scale: float = 1) -> str:
-    return f"{values[0] * scale:.1f} to {values[1] * scale:.1f}"
-
-
-def bleu(metrics: dict) -> str:
-    return f"{metrics['bleu']:.1f} ({interval(metrics['bleu_ci95'])})"
-
-
-def solved(metrics: dict) -> str:
-    return f"{metrics['pass_at_1']:.1%} ({interval(metrics['pass_at_1_ci95'], 100)}%)"
+    return read_json(path) if path.is_file() else None
 
 
 def gains(runs: dict[str, dict]) -> str:
@@ -50,14 +37,14 @@ def gains(runs: dict[str, dict]) -> str:
     first = next(iter(runs.values()))
 
     def line(title: str, task: str, show) -> dict:
-        untuned = {ARMS[arm]: show(first[task][arm]) for arm in ("base", "base_few_shot")}
+        untuned = {ARM_NAMES[arm]: show(first[task][arm]) for arm in ("base", "base_few_shot")}
         return {"": title} | untuned | {f"tuned, `{name}`": show(run[task]["tuned"]) for name, run in runs.items()}
 
     lines = [
-        line("translation: BLEU (95% interval)", "translation", bleu),
+        line("translation: BLEU (95% interval)", "translation", lambda m: with_interval(m, "bleu")),
         line("translation: chrF", "translation", lambda m: f"{m['chrf']:.1f}"),
         line("translation: perplexity", "translation", lambda m: f"{m['perplexity']:.2f}"),
-        line("code: problems solved (95% interval)", "leetcode", solved),
+        line("code: problems solved (95% interval)", "leetcode", lambda m: with_interval(m, "pass_at_1")),
         line("code: tests passed", "leetcode", lambda m: f"{m['tests_passed_rate']:.1%}"),
         line("code: answer is code only", "leetcode", lambda m: f"{m['code_only_rate']:.0%}"),
         line("code: answer is typed", "leetcode", lambda m: f"{m['type_hints_rate']:.0%}"),
@@ -82,14 +69,17 @@ def elsewhere(folders: dict[str, Path]) -> str | None:
     if any(one is None for one in (*tatoeba.values(), *humaneval.values())):
         return None
     pairs, problems = next(iter(tatoeba.values())), next(iter(humaneval.values()))
-    untuned = {arm: solved(problems["arms"][arm]) for arm in ("base", "base, few-shot", "base, as published")}
+    untuned = {
+        arm: with_interval(problems["arms"][arm], "pass_at_1")
+        for arm in ("base", "base, few-shot", "base, as published")
+    }
     lines = [
         {"on rows of others": f"{pairs['rows']:,} random Tatoeba pairs: BLEU"}
-        | {arm: bleu(pairs[arm]) if arm in pairs else "–" for arm in untuned}
-        | {f"tuned, `{name}`": bleu(one["tuned"]) for name, one in tatoeba.items()},
+        | {arm: with_interval(pairs[arm], "bleu") if arm in pairs else "–" for arm in untuned}
+        | {f"tuned, `{name}`": with_interval(one["tuned"], "bleu") for name, one in tatoeba.items()},
         {"on rows of others": f"HumanEval, its first {problems['rows']}: problems solved"}
         | untuned
-        | {f"tuned, `{name}`": solved(one["arms"]["tuned"]) for name, one in humaneval.items()},
+        | {f"tuned, `{name}`": with_interval(one["arms"]["tuned"], "pass_at_1") for name, one in humaneval.items()},
     ]
     parse = ", ".join(f"{one['arms']['tuned']['parses_rate']:.0%} of `{name}`'s" for name, one in humaneval.items())
     notes = (
@@ -158,7 +148,11 @@ def beginnings(ablations: dict) -> str | None:
         return None
     reference = runs["reference"]
     lines = [
-        {"rounding": title, "validation loss": f"{run['validation_loss']:.3f}", "BLEU (95% interval)": bleu(run)}
+        {
+            "rounding": title,
+            "validation loss": f"{run['validation_loss']:.3f}",
+            "BLEU (95% interval)": with_interval(run, "bleu"),
+        }
         for title, run in ((title, runs[name]) for name, title in BEGINNINGS.items())
     ]
     notes = (
@@ -182,7 +176,7 @@ def nanogpt(folder: Path) -> str | None:
             {
                 "character GPT against nanoGPT": f"{text}: {measured['characters']:,} characters",
                 "seeds": len(seeds),
-                "fewer bits a character": f"{interval([min(fewer), max(fewer)])}%",
+                "fewer bits a character": f"{min(fewer):.1f} to {max(fewer):.1f}%",
                 "nanoGPT's best loss reached after": f"{', '.join(shares)} of its time",
                 "setting": f"{measured['setting']} (`benchmarks/char_gpt.py`)",
             }
@@ -202,7 +196,7 @@ def gpu_full(measured: dict) -> str:
 def written(folders: dict[str, Path]) -> str:
     """All of it, blocks apart; a benchmark whose file is missing is left out."""
     folder = folders["demo"]
-    runs = {name: json.loads((place / "results.json").read_text(encoding="utf-8")) for name, place in folders.items()}
+    runs = {name: read_json(place / "results.json") for name, place in folders.items()}
     blocks = [gains(runs), elsewhere(folders), costs(runs)]
     for path, show in (
         (folder / "translation" / "throughput.json", throughput),

@@ -5,16 +5,12 @@ from pathlib import Path
 from .models import model_path, read_adapter_note
 from .profiles import ModelSettings
 from .prompts import LANGUAGES, LeetcodeTask, TranslationTask
-from .reporting import markdown, p_text
+from .reporting import INTERVALS, markdown, p_text, with_interval
 from .runs import read_json, write_text
 
 HEADLINES = {
-    "translation": (("bleu", "BLEU", "bleu_ci95"), ("chrf", "chrF", None), ("perplexity", "perplexity", None)),
-    "leetcode": (
-        ("pass_at_1", "pass@1", "pass_at_1_ci95"),
-        ("tests_passed_rate", "tests passed", "tests_passed_ci95"),
-        ("perplexity", "perplexity", None),
-    ),
+    "translation": {"bleu": "BLEU", "chrf": "chrF", "perplexity": "perplexity"},
+    "leetcode": {"pass_at_1": "pass@1", "tests_passed_rate": "tests passed", "perplexity": "perplexity"},
 }
 ARMS = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "this model"}
 
@@ -175,19 +171,14 @@ def _data(manifest: dict) -> str:
 def _results(task: str, metrics: dict) -> str:
     return markdown(
         [
-            {"": name} | {title: _cell(metrics[arm], key, interval) for key, title, interval in HEADLINES[task]}
+            {"": name} | {title: _cell(metrics[arm], key) for key, title in HEADLINES[task].items()}
             for arm, name in ARMS.items()
         ]
     )
 
 
-def _cell(values: dict, key: str, interval: str | None) -> str:
-    scale, unit = (100, "%") if key in ("pass_at_1", "tests_passed_rate") else (1, "")
-    text = f"{values[key] * scale:.1f}{unit}"
-    if interval:
-        low, high = (bound * scale for bound in values[interval])
-        text += f" ({low:.1f} to {high:.1f}{unit})"
-    return text
+def _cell(values: dict, key: str) -> str:
+    return with_interval(values, key) if key in INTERVALS else f"{values[key]:.1f}"
 
 
 def _significance(metrics: dict) -> str:

@@ -18,6 +18,7 @@ from IPython.display import HTML, Markdown, display
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 COLOURS = {"base": "#999999", "base_few_shot": "#E69F00", "tuned": "#0072B2"}
+INTERVALS = {"bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95"}
 HATCHES = {"base": "", "base_few_shot": "//", "tuned": ".."}
 
 TRANSLATION_COLUMNS = {
@@ -41,6 +42,13 @@ def say(text: str) -> None:
 def markdown(lines: list[dict] | pandas.DataFrame) -> str:
     """A Markdown table of texts as they are, a column a key."""
     return pandas.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def with_interval(metrics: dict, key: str) -> str:
+    """A score of INTERVALS and its 95% interval: "21.8 (18.3 to 24.8)", a share in percent."""
+    scale, unit = (1, "") if key == "bleu" else (100, "%")
+    low, high = (bound * scale for bound in metrics[INTERVALS[key]])
+    return f"{metrics[key] * scale:.1f}{unit} ({low:.1f} to {high:.1f}{unit})"
 
 
 def p_text(p: float) -> str:
@@ -187,10 +195,7 @@ def ablation_table(rows: list[dict]) -> pandas.DataFrame:
 def register_table(registers: dict[str, dict[str, dict]]) -> pandas.DataFrame:
     """BLEU with its 95% interval by training register (rows) and test register (columns)."""
     shown = {
-        name: {
-            f"tested on {source}": f"{part['bleu']:.1f} ({_shown('bleu_ci95', part['bleu_ci95'])})"
-            for source, part in scores.items()
-        }
+        name: {f"tested on {source}": with_interval(part, "bleu") for source, part in scores.items()}
         for name, scores in registers.items()
     }
     return pandas.DataFrame.from_dict(shown, orient="index")

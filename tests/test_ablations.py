@@ -131,7 +131,8 @@ def test_runs_are_written_at_once_and_not_repeated(outputs, tmp_path, monkeypatc
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "benchmarks/ablations.py --profile tiny" in page and "Not run yet: prompt in the loss" in page
     for row in document["rows"]:
-        assert f"{row['validation_loss']:.3f}" in page and ablation_report.interval(row) in page
+        low, high = row["bleu_ci95"]
+        assert f"{row['validation_loss']:.3f}" in page and f"{row['bleu']:.1f} ({low:.1f} to {high:.1f})" in page
 
 
 def test_sweeps_never_see_a_test_row(profile, plan, monkeypatch):

@@ -22,6 +22,18 @@ def test_table_shows_scales_and_intervals():
     assert table.loc["tuned", "pass@1"] == "25.0%" and table.loc["tuned", "95% interval"] == "10.0 to 40.0%"
 
 
+def test_a_score_is_shown_with_its_interval_a_share_in_percent():
+    metrics = {"bleu": 21.77, "bleu_ci95": [18.31, 24.77], "tests_passed_rate": 0.05, "tests_passed_ci95": [0.0, 0.088]}
+    assert reporting.with_interval(metrics, "bleu") == "21.8 (18.3 to 24.8)"
+    assert reporting.with_interval(metrics, "tests_passed_rate") == "5.0% (0.0 to 8.8%)"
+
+
+def test_a_markdown_table_shows_texts_as_they_are():
+    header, _, line = reporting.markdown([{"": "base", "share": "0.10"}]).splitlines()
+    assert [cell.strip() for cell in header.split("|")] == ["", "", "share", ""]
+    assert [cell.strip() for cell in line.split("|")] == ["", "base", "0.10", ""]
+
+
 def test_differing_words_are_marked_and_text_is_escaped():
     marked = reporting.marked_words("the <b> cat sat", "the big cat sat")
     assert "<u>&lt;b&gt;</u>" in marked and marked.startswith("the ") and marked.endswith("cat sat")
