@@ -61,21 +61,26 @@ def embedded_model(name: str, cache: Path) -> Path:
     """Folder of the model `name` of EMBEDDED; converts once (some 20 s, 2 bytes a weight). UserError if a wheel is
     missing or holds another file.
     """
-    one = EMBEDDED[name]
-    return converted(name, one.sha256, cache, lambda folder: _put_together_and_convert(name, one, folder))
+    return converted(name, EMBEDDED[name].sha256, cache, lambda folder: _convert(name, folder))
 
 
-def _put_together_and_convert(name: str, one: Embedded, folder: Path) -> None:
-    whole, digest = folder / f"{name}.gguf", hashlib.sha256()
-    with whole.open("wb") as file:
+def _convert(name: str, folder: Path) -> None:
+    whole = put_together(name, folder / f"{name}.gguf")
+    convert(whole, folder)
+    whole.unlink()
+
+
+def put_together(name: str, path: Path) -> Path:
+    """Write the GGUF file of the embedded model `name` to `path`; UserError if a wheel is missing or is another."""
+    one, digest = EMBEDDED[name], hashlib.sha256()
+    with path.open("wb") as file:
         for part in files_of(one, one.parts):
             content = part.read_bytes()
             digest.update(content)
             file.write(content)
     if digest.hexdigest() != one.sha256:
-        raise UserError(f"{name}: {one.parts} is not the file it should be (SHA-256 {digest.hexdigest()}): {INSTALL}")
-    convert(whole, folder)
-    whole.unlink()
+        raise UserError(f"{name}: the wheels' {one.parts} has the SHA-256 {digest.hexdigest()[:12]}...: {INSTALL}")
+    return path
 
 
 def files_of(one: Embedded, pattern: str) -> list[Path]:
