@@ -27,6 +27,7 @@ class Embedded:
     sha256: str  # of the whole file
     terms: str
     terms_file: str  # in one of the packages
+    passing_on: str = ""  # what they ask of who passes the model or a tuned one on
 
 
 EMBEDDED = {
@@ -40,6 +41,11 @@ EMBEDDED = {
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         terms="the Gemma Terms of Use with their prohibited uses (https://ai.google.dev/gemma/terms)",
         terms_file="GEMMA_TERMS.html",
+        passing_on=(
+            "Who passes the weights on, tuned or not, adds a copy of the terms, says what was changed, and adds a file "
+            'Notice: "Gemma is provided under and subject to the Gemma Terms of Use found at '
+            'ai.google.dev/gemma/terms".'
+        ),
     ),
     "smollm2-135m-instruct": Embedded(
         title="SmolLM2-135M-Instruct",

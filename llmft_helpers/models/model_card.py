@@ -116,8 +116,13 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         test_rows=rows["test"],
         results=_results(note["task"], metrics),
         significance=_significance(metrics),
-        terms=f" {terms(note['base_model'])}".rstrip(),
+        terms=_terms(note["base_model"]),
     )
+
+
+def _terms(name: str) -> str:
+    embedded = EMBEDDED.get(present_name(name))
+    return f"\n{terms(name)} {embedded.passing_on}".rstrip() if embedded else ""
 
 
 def _base(name: str) -> str:
