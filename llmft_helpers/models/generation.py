@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..cpu.cache import roomy_cache
 from ..cpu.shared_prefix import read_shared_prefix
 
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
@@ -78,7 +79,7 @@ def _generate_batch(
     output = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        past_key_values=cache,
+        past_key_values=roomy_cache(model) if cache is None else cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
@@ -99,7 +100,8 @@ class _NoLoop:
         self.start, self.processor = start, NoRepeatNGramLogitsProcessor(LOOP)
 
     def __call__(self, ids, scores):  # (B, T + new), (B, V)
-        return self.processor(ids[:, self.start :], scores)  # (B, V)
+        new = ids[:, self.start :]  # (B, new)
+        return scores if new.shape[1] < LOOP else self.processor(new, scores)  # (B, V)
 
 
 class _AnswerEnds:
