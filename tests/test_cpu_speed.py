@@ -14,8 +14,8 @@ from transformers.models.llama import modeling_llama
 
 from llmft_helpers.cpu import products as cpu_products
 from llmft_helpers.cpu.attention import Heads, grouped_attention
-from llmft_helpers.cpu.products import LowRankSums, products, sum_of_products
 from llmft_helpers.cpu.norms import FrozenNorm, norm_weight
+from llmft_helpers.cpu.products import LowRankSums, products, sum_of_products
 from llmft_helpers.cpu.speed import ACTIVATIONS, GatedUnit
 from llmft_helpers.models import loading as models
 
