@@ -12,7 +12,8 @@ MAX_LENGTH = 1024
 
 
 class Recipe:
-    """`name`: "ours", "int8" (ours, its products in 8-bit integers where that pays), "plain" (TRL + PEFT +
+    """`name`: "ours", "int8" (ours, its products in 8-bit integers where that pays), "library" (ours without what
+    `llmft_helpers.cpu` makes faster), "plain" (TRL + PEFT +
     bitsandbytes as documented) or "vendor" (Unsloth's notebook)."""
 
     def __init__(self, name: str, folder: Path, sizes: dict, seed: int = 0):
@@ -22,10 +23,16 @@ class Recipe:
 
     @property
     def is_ours(self) -> bool:
-        return self.name in ("ours", "int8")
+        return self.name in ("ours", "int8", "library")
 
     def load_int8(self, folder: str):
         return self.load_ours(folder, int8_products=True)
+
+    def load_library(self, folder: str):
+        from llmft_helpers.models import generation, loading
+
+        loading.speed_up = loading.add_in_place = generation.roomy_cache = lambda model: None
+        return self.load_ours(folder)
 
     def load_ours(self, folder: str, int8_products: bool = False):
         from llmft_helpers.models.loading import add_lora, load_base_model

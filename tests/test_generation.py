@@ -96,6 +96,21 @@ def test_an_answer_that_begins_with_a_line_break_is_heard_out(base, prompts, mon
     assert [answer.tokens for answer in answers] == [len("\nHi.\n")] * 3  # and stops there
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU a batch stays whole")
+def test_rows_that_ended_leave_the_batch_and_the_others_write_what_they_would(base, prompts, monkeypatch):
+    model, tokenizer = base
+    free = [answer.text.lstrip()[1:] for answer in generate(model, tokenizer, prompts, 12)]
+    stop = next(character for character in free[0] if any(character not in text for text in free))
+    single = [generate(model, tokenizer, [prompt], 12, (stop,))[0] for prompt in prompts]
+    sizes, library = [], model.generate
+    monkeypatch.setattr(generation, "STRETCH", 2)
+    monkeypatch.setattr(
+        model, "generate", lambda input_ids, **kwargs: sizes.append(len(input_ids)) or library(input_ids, **kwargs)
+    )
+    assert generate(model, tokenizer, prompts, 12, (stop,)) == single
+    assert len(prompts) == sizes[0] > sizes[-1] > 0 and sizes == sorted(sizes, reverse=True) and len(sizes) == 6
+
+
 def test_out_of_memory_halves_the_batch_and_loses_nothing(base, prompts, monkeypatch, capsys):
     model, tokenizer = base
     expected = generate(model, tokenizer, prompts, 4)

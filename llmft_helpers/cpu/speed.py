@@ -6,11 +6,13 @@ A GPU has fused kernels of its own and is left alone.
 """
 
 import functools
+import types
 
 import torch
 import torch.nn.functional as F
 
 from .attention import attention_class
+from .loss import speed_up_loss, wide_product
 from .norms import FrozenNorm, norm_weight
 from .products import join, products
 
@@ -35,18 +37,17 @@ def speed_up(model) -> None:
         layer.__class__ = _unpacked_class()
     if model.config.model_type in MODEL_TYPES:
         _speed_up_layers(model)
-        speed_up_loss(model)
-    # The head gets the last positions as a strided slice, for which torch copies the head's weight once a row.
-    model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+        speed_up_loss(model, MODEL_TYPES)
+    head = model.get_output_embeddings()
+    # It gets the last positions as a strided slice, for which torch copies the head's weight once a row.
+    head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    head.forward = types.MethodType(_head_forward, head)  # its class has to stay: libraries ask for it
 
 
-def speed_up_loss(model) -> None:
-    """Logits of completions alone, in chunks, without what only TRL's log needs: Unsloth does so for a Llama, and
-    Gemma 3's head is as plain."""
-    from unsloth_zoo.cpu import ops
-
-    ops._CHUNKED_CE_MODEL_TYPES |= set(MODEL_TYPES)
-    ops.patch_chunked_causal_lm_loss(model)
+def _head_forward(self, x):  # (..., C)
+    if torch.is_grad_enabled() or self.bias is not None:
+        return F.linear(x, self.weight, self.bias)
+    return wide_product(x, self.weight)  # (..., V)
 
 
 def _speed_up_layers(model) -> None:

@@ -11,6 +11,7 @@ from ..cpu.cache import roomy_cache
 from ..cpu.shared_prefix import read_shared_prefix
 
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
+STRETCH = 6  # new tokens after which rows that ended leave the batch on a CPU
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,33 @@ def _generate_batch(
     prefix = torch.tensor([row[:known] for row in rows], dtype=torch.long)  # (B, P)
     ids = torch.cat([prefix, rests.input_ids], 1).to(model.device)  # (B, T), padded after what is shared
     mask = torch.cat([torch.ones_like(prefix), rests.attention_mask], 1).to(model.device)  # (B, T)
+    cache = roomy_cache(model) if cache is None else cache
     end, width = tokenizer.eos_token_id, ids.shape[1]
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        past_key_values=roomy_cache(model) if cache is None else cache,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=end,
-        logits_processor=[_NoLoop(width)],
-        stopping_criteria=[_AnswerEnds(tokenizer, stop, width)] if stop else None,
-    )  # (B, T + new)
-    return [_cut(tokenizer, row, end, stop) for row in output[:, width:].tolist()]
+    answer_ends, stretch = _AnswerEnds(tokenizer, stop, width), max_new_tokens if cache is None else STRETCH
+    going, written = torch.arange(len(rows)), [[]] * len(rows)
+    for done in range(0, max_new_tokens, stretch):
+        ids = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=min(stretch, max_new_tokens - done),
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=end,
+            logits_processor=[_NoLoop(width)],
+            stopping_criteria=[answer_ends] if stop else None,
+        )  # (B, T + new)
+        for i, row in zip(going.tolist(), ids[:, width:].tolist(), strict=True):
+            written[i] = row
+        goes_on = ~((ids[:, width:] == end).any(1) | answer_ends(ids, None))  # (B,)
+        if cache is None or not goes_on.any():
+            break
+        if not goes_on.all():  # ended rows would be computed until the last one ends
+            cache.batch_select_indices(goes_on)
+            ids, mask, going = ids[goes_on], mask[goes_on], going[goes_on]
+        mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
+    return [_cut(tokenizer, row, end, stop) for row in written]
 
 
 class _NoLoop:

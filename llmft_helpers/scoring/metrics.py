@@ -19,7 +19,8 @@ from ..cpu.shared_prefix import causal_lm, read_shared_prefix
 from ..errors import UserError
 
 BOOTSTRAP_SAMPLES = 1000
-CHUNK_LOGITS = 2**22  # logits held at once, whatever the vocabulary: they should fit into a processor's cache
+CHUNK_LOGITS = 2**22  # logits held at once: they should fit into a processor's cache
+CHUNK_ROWS = 64  # but no fewer rows of them, however large the vocabulary: products of few rows are slow
 BATCH_TOKENS = 2048  # read at once when scoring, padding included; on a CPU larger batches are slower
 
 
@@ -128,7 +129,7 @@ def _batch_nats(model, batch: list[tuple[list[int], int]], pad: int) -> list[flo
     row, position = _scored_positions(batch, device)
     states, targets = hidden[row, position - 1 - known], ids[row, position]  # (N, C), (N,)
     nats = torch.zeros(len(batch), dtype=torch.float64, device=device)
-    chunk = max(1, CHUNK_LOGITS // plain.config.vocab_size)
+    chunk = max(CHUNK_ROWS, CHUNK_LOGITS // plain.config.vocab_size)
     for part in range(0, len(targets), chunk):
         logits = plain.lm_head(states[part : part + chunk]).float()  # (n, V)
         loss = torch.nn.functional.cross_entropy(logits, targets[part : part + chunk], reduction="none")
