@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas
 
-from llmft_helpers.reporting import markdown, with_interval
+from llmft_helpers.reports.tables import markdown, with_interval
 from llmft_helpers.runs import write_text
 
 COMMAND = "python benchmarks/ablations.py"

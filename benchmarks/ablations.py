@@ -23,11 +23,11 @@ from pathlib import Path
 
 from ablation_report import write_page, write_plot, write_table
 
-from llmft_helpers import corpora, runs
+from llmft_helpers import runs
+from llmft_helpers.data import corpora
+from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.errors import UserError
-from llmft_helpers.notebooks import is_local
-from llmft_helpers.profiles import LoraSettings, ModelSettings, Profile, Source, TrainSettings, load_profile
-from llmft_helpers.prompts import TranslationTask, training_rows
+from llmft_helpers.profiles import LoraSettings, ModelSettings, Profile, Source, TrainSettings, is_local, load_profile
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 REFERENCE, PROMPTED = "reference", "prompt in the loss"
@@ -129,9 +129,10 @@ def measure(run: Run, profile: Profile, pool: list[dict], splits: dict, folder: 
     """Train one run and score it; `answers` are the texts of the test rows, in order."""
     import unsloth  # noqa: F401, I001  before transformers, which scoring imports
 
-    from llmft_helpers import training
-    from llmft_helpers.evaluation import evaluate_task
-    from llmft_helpers.models import add_lora, load_base_model, trainable_parameters
+    from llmft_helpers.training import delete_checkpoints
+    from llmft_helpers.training import fine_tuning as training
+    from llmft_helpers.scoring.evaluation import evaluate_task
+    from llmft_helpers.models.loading import add_lora, load_base_model, trainable_parameters
 
     settings, task = profile.translation, TranslationTask(profile.translation.direction)
     model, tokenizer = load_base_model(run.model)
@@ -144,7 +145,7 @@ def measure(run: Run, profile: Profile, pool: list[dict], splits: dict, folder: 
         folder / "trainer", profile.seed,
     )  # fmt: skip
     trained = training.fine_tune(trainer)
-    training.delete_checkpoints(trainer)
+    delete_checkpoints(trainer)
     result = {
         "train_rows": len(rows),
         "trainable_parameters": trainable_parameters(model)[0],
@@ -172,7 +173,7 @@ def contracted(text: str) -> bool:
 
 def paired_difference(first: list[bool], second: list[bool]) -> dict:
     """Rate of `first` minus rate of `second` over the same rows, with its 95% bootstrap interval."""
-    from llmft_helpers.metrics import bootstrap_ci95
+    from llmft_helpers.scoring.metrics import bootstrap_ci95
 
     difference = [a - b for a, b in zip(first, second, strict=True)]
     return {"difference": sum(difference) / len(difference), "ci95": bootstrap_ci95(difference)}
@@ -180,8 +181,8 @@ def paired_difference(first: list[bool], second: list[bool]) -> dict:
 
 def summary(rows: list[dict], profile: Profile, test: list[dict]) -> dict:
     """What goes into ablations.json: rows without their answers, compared with the reference, and the tone effect."""
-    from llmft_helpers.evaluation import echoes
-    from llmft_helpers.metrics import bleu_p_value
+    from llmft_helpers.scoring.evaluation import echoes
+    from llmft_helpers.scoring.metrics import bleu_p_value
 
     task = TranslationTask(profile.translation.direction)
     wanted = [row[task.target] for row in test]

@@ -23,9 +23,10 @@ from char_gpt_runs import CURVE_POINTS, load_texts, train_ours
 from lifting import lift
 from nanogpt import train_nanogpt
 
+from llmft_helpers.device import device_description
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.runs import device_description, fingerprint, git_commit, write_json
+from llmft_helpers.runs import fingerprint, git_commit, write_json
 
 
 def seconds_to_reach(curve: list[tuple[float, float]], bits: float) -> float | None:

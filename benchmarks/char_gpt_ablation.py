@@ -21,9 +21,10 @@ from char_gpt_runs import Documents, load_texts, train_ours
 from lifting import lift
 from torch import nn
 
+from llmft_helpers.device import device_description
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import CharGptSettings, load_profile
-from llmft_helpers.runs import device_description, write_json
+from llmft_helpers.runs import write_json
 
 Variant = Callable[[ModuleType, CharGptSettings], CharGptSettings | None]
 

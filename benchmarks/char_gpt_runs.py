@@ -11,7 +11,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from lifting import lift  # noqa: E402
 
-from llmft_helpers import corpora, plain_text  # noqa: E402
+from llmft_helpers.data import corpora, plain_text  # noqa: E402
 from llmft_helpers.profiles import CharGptSettings, Profile  # noqa: E402
 
 Documents = list[tuple[str, str]]

@@ -27,12 +27,12 @@ sys.path.insert(0, str(ROOT))
 
 import mutants  # noqa: E402
 
-from llmft_helpers import execution  # noqa: E402
-from llmft_helpers.cleaning import five_grams, normalise  # noqa: E402
-from llmft_helpers.comparison import COMPARE  # noqa: E402
-from llmft_helpers.prompts import LeetcodeTask  # noqa: E402
+from llmft_helpers.data.cleaning import five_grams, normalise  # noqa: E402
+from llmft_helpers.data.prompts import LeetcodeTask  # noqa: E402
+from llmft_helpers.grading import execution  # noqa: E402
+from llmft_helpers.grading.comparison import COMPARE  # noqa: E402
+from llmft_helpers.grading.values import encode  # noqa: E402
 from llmft_helpers.runs import read_jsonl  # noqa: E402
-from llmft_helpers.sandbox_values import encode  # noqa: E402
 
 PAIR_FILES = {name: f"es_en/{name}.jsonl" for name in ("everyday", "formal", "vocabulary")}
 PROBLEM_FILE = "leetcode/problems.jsonl"

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pandas
 
-from llmft_helpers import corpora, runs
-from llmft_helpers.generation import Generated, Timer, generate, tokens_per_second
-from llmft_helpers.models import load_for_inference, read_adapter_note
-from llmft_helpers.notes import noted_profile
+from llmft_helpers import runs
+from llmft_helpers.data import corpora
+from llmft_helpers.data.prompts import TranslationTask
+from llmft_helpers.models.generation import Generated, Timer, generate, tokens_per_second
+from llmft_helpers.models.loading import load_for_inference, read_adapter_note
+from llmft_helpers.models.notes import noted_profile
 from llmft_helpers.profiles import Profile, load_profile
-from llmft_helpers.prompts import TranslationTask
 
 
 def draw_prompts(profile: Profile, task: TranslationTask, count: int) -> list[str]:

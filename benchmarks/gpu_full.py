@@ -46,7 +46,7 @@ def model_folder(dry: bool) -> Path:
 
 
 def rows_of(count: int) -> list[dict]:
-    from llmft_helpers.prompts import TranslationTask, training_rows
+    from llmft_helpers.data.prompts import TranslationTask, training_rows
 
     every = [row for name in ("everyday", "formal") for row in read_jsonl(ROOT / "data" / "es_en" / f"{name}.jsonl")]
     return training_rows(TranslationTask(), every[:: len(every) // count][:count])
@@ -56,7 +56,7 @@ def measure(recipe: str, sizes: dict, folder: Path) -> dict:
     """One recipe in this process: training, validation loss and generation; with ours also batch sizes and packing."""
     import recipes  # imports unsloth first, or not at all
 
-    from llmft_helpers.runs import device_description
+    from llmft_helpers.device import device_description
 
     rows = rows_of(sizes["rows"] + sizes["held_out"])
     held_out = [rows.pop(7 * number) for number in range(sizes["held_out"])]

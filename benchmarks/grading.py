@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from llmft_helpers import execution  # noqa: E402
+from llmft_helpers.grading import execution  # noqa: E402
 from llmft_helpers.runs import read_jsonl, write_json  # noqa: E402
 
 METHOD = "class Solution:\n    def add(self, a: int, b: int) -> int:\n        return a + b\n"

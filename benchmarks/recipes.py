@@ -28,7 +28,7 @@ class Recipe:
         return self.load_ours(folder, int8_products=True)
 
     def load_ours(self, folder: str, int8_products: bool = False):
-        from llmft_helpers.models import add_lora, load_base_model
+        from llmft_helpers.models.loading import add_lora, load_base_model
         from llmft_helpers.profiles import LoraSettings, ModelSettings
 
         base, tokenizer = load_base_model(ModelSettings(name=folder, max_length=MAX_LENGTH))
@@ -76,7 +76,7 @@ class Recipe:
     def arguments(self, batch_size: int, steps: int, output: str, packing: bool):
         if self.is_ours:
             from llmft_helpers.profiles import TrainSettings
-            from llmft_helpers.training import training_arguments
+            from llmft_helpers.training.fine_tuning import training_arguments
 
             settings = TrainSettings(epochs=1.0, learning_rate=2e-4, batch_size=batch_size, evaluations=1)
             arguments = training_arguments(settings, steps, MAX_LENGTH, Path(output), self.seed)
@@ -148,14 +148,14 @@ class Recipe:
 
     @staticmethod
     def peak_memory() -> float:
-        from llmft_helpers.runs import peak_memory_gb
+        from llmft_helpers.device import peak_memory_gb
 
         memory = peak_memory_gb()
         return memory.get("cuda", memory["host"])
 
     def validation_loss(self, rows: list[dict]) -> float:
         """Nats a completion token, by the same code for all recipes."""
-        from llmft_helpers.metrics import completion_nats, total
+        from llmft_helpers.scoring.metrics import completion_nats, total
 
         scored = total(completion_nats(self.model, self.tokenizer, rows))
         return scored.nats / scored.tokens
@@ -163,7 +163,7 @@ class Recipe:
     def generation_speed(self, prompts: list[str]) -> float:
         """New tokens a second with all prompts in batches of 64, each answer up to its own end token."""
         if self.is_ours:
-            from llmft_helpers.generation import generate
+            from llmft_helpers.models.generation import generate
 
             generate(self.model, self.tokenizer, prompts[:2], 4)  # compiles
             started = time.perf_counter()

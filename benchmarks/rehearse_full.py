@@ -41,7 +41,7 @@ def prepare() -> dict:
 
 def load() -> dict:
     """The checks that need the whole model once: 4-bit, parameters, special tokens."""
-    from llmft_helpers.models import add_lora, is_4bit, load_base_model, trainable_parameters
+    from llmft_helpers.models.loading import add_lora, is_4bit, load_base_model, trainable_parameters
     from llmft_helpers.profiles import load_profile
 
     profile = load_profile(str(PROFILE))

@@ -17,10 +17,11 @@ from pathlib import Path
 import pandas
 from ablations import interleaved
 
-from llmft_helpers import corpora
+from llmft_helpers.data import corpora
+from llmft_helpers.data.prompts import TranslationTask, training_rows
+from llmft_helpers.device import device_description
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.prompts import TranslationTask, training_rows
-from llmft_helpers.runs import device_description, git_commit, write_json
+from llmft_helpers.runs import git_commit, write_json
 
 
 def rounded_layers(model) -> dict:
@@ -61,7 +62,7 @@ def groups(names: list[str], single: list[str]) -> dict[str, list[str]]:
 
 def measure(model, tokenizer, rows: list[dict[str, str]], weights, single: list[str]) -> pandas.DataFrame:
     """A line a group: share of the rounded weights, loss in nats a completion token, and what is won against `none`."""
-    from llmft_helpers.metrics import completion_nats, total
+    from llmft_helpers.scoring.metrics import completion_nats, total
 
     def loss() -> float:
         nats = total(completion_nats(model, tokenizer, rows))
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the table here")
     options = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from llmft_helpers.models import add_lora, load_base_model, model_path  # imports unsloth, then transformers
+    from llmft_helpers.models.loading import add_lora, load_base_model, model_path  # imports unsloth, then transformers
 
     profile = load_profile(options.profile)
     base, tokenizer = load_base_model(replace(profile.model, keep_16bit=()))

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    from .doctor import examine
+    from .doctor.machine import examine
 
     for finding in examine(options.profile):
         print(f"{'!' if finding.advice else ' '} {finding.name:<20} {finding.value}")
@@ -99,7 +99,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from .notebooks import find_notebooks, run_notebook
+    from .reports.notebooks import find_notebooks, run_notebook
 
     choice = options.profile or default_name()
     if choice.endswith(".toml"):
@@ -116,7 +116,7 @@ def train(options: argparse.Namespace) -> int:
     import unsloth  # noqa: F401  it asks to be imported before transformers
 
     from .processes import is_main, start_processes
-    from .task_training import train_task
+    from .training.tasks import train_task
 
     profile = load_profile(options.profile)
     stay_offline_if_local(profile)
@@ -128,7 +128,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    from .exporting import export_merged, refuse
+    from .models.exporting import export_merged, refuse
 
     refuse(options.format, options.output)
     profile = trained_profile(options)
@@ -139,8 +139,8 @@ def export(options: argparse.Namespace) -> int:
 
 
 def translate(options: argparse.Namespace) -> int:
-    from .generation import generate
-    from .prompts import TranslationTask
+    from .data.prompts import TranslationTask
+    from .models.generation import generate
 
     text = _read(options.input)
     lines = text.removesuffix("\n").split("\n") if text else []
@@ -190,9 +190,9 @@ def _column(path: Path, rows: list[dict], *names: str) -> None:
 
 
 def solve(options: argparse.Namespace) -> int:
-    from .answers import extract_code
-    from .generation import generate
-    from .prompts import LeetcodeTask
+    from .data.prompts import LeetcodeTask
+    from .models.generation import generate
+    from .scoring.answers import extract_code
 
     _refuse_overwriting(options)
     problems = read_jsonl(options.input)
@@ -211,8 +211,8 @@ def solve(options: argparse.Namespace) -> int:
 
 
 def grade(options: argparse.Namespace) -> int:
-    from .execution import grade as run_tests
-    from .execution import isolation_level
+    from .grading.execution import grade as run_tests
+    from .grading.execution import isolation_level
 
     _refuse_overwriting(options)
     solutions = read_jsonl(options.input)

@@ -6,13 +6,13 @@ from argparse import Namespace
 from dataclasses import replace
 
 from .errors import UserError
-from .profiles import Profile, load_profile
+from .profiles import Profile, is_local, load_profile
 
 
 def _note(options: Namespace) -> dict:
     """What the adapter or merged model says of its training; {} for the untuned model."""
-    from .exporting import read_merged_note
-    from .models import read_adapter_note
+    from .models.exporting import read_merged_note
+    from .models.loading import read_adapter_note
 
     if getattr(options, "model", None) is not None:
         return read_merged_note(options.model)
@@ -28,7 +28,7 @@ def refuse_other_task(options: Namespace, task: str) -> None:
 
 def trained_profile(options: Namespace) -> Profile:
     """The chosen profile, or the one that adapter or merged model was trained with."""
-    from .notes import noted_profile
+    from .models.notes import noted_profile
 
     note = {} if options.profile else _note(options)
     return noted_profile(note, options.adapter or options.model) if note else load_profile(options.profile)
@@ -45,15 +45,13 @@ def _profile_for(options: Namespace) -> Profile:
 
 def stay_offline_if_local(profile: Profile) -> None:
     """Hub look-ups that cannot find anything cost seconds each."""
-    from .notebooks import is_local
-
     if is_local(profile):
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def load(options: Namespace):
     """(profile, model, tokenizer) to answer with; what libraries print goes to standard error."""
-    from .models import load_for_inference
+    from .models.loading import load_for_inference
 
     profile = _profile_for(options)
     stay_offline_if_local(profile)

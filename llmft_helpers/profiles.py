@@ -208,3 +208,10 @@ def _explain(error: dict) -> str:
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return "unknown key"
     return f"{error['msg']} (got {error['input']!r})" if error["type"] not in MISSING else "missing"
+
+
+def is_local(profile: Profile) -> bool:
+    """Whether neither the model nor any source comes from a hub."""
+    sources = (*profile.translation.sources, *profile.leetcode.sources)
+    local_model = profile.model.name in ("embedded", "random") or Path(profile.model.name).is_dir()
+    return local_model and not any(source.hub for source in sources)

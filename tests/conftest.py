@@ -31,7 +31,7 @@ def profile():
 @pytest.fixture(scope="session")
 def base(profile):
     """(model, tokenizer): the tiny random Llama in 4-bit, shared and never trained."""
-    from llmft_helpers.models import load_base_model
+    from llmft_helpers.models.loading import load_base_model
 
     model, tokenizer = load_base_model(profile.model)
     return model.eval(), tokenizer
@@ -40,7 +40,7 @@ def base(profile):
 @pytest.fixture
 def fresh(profile):
     """(model, tokenizer) of its own for a test that trains or adds adapters."""
-    from llmft_helpers.models import load_base_model
+    from llmft_helpers.models.loading import load_base_model
 
     return load_base_model(profile.model)
 

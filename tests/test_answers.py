@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmft_helpers.answers import describe_code, extract_code, parses, prompt_echo
+from llmft_helpers.scoring.answers import describe_code, extract_code, parses, prompt_echo
 
 CODE = """class Solution:
     def total(self, nums: List[int]) -> int:

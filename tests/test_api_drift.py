@@ -47,7 +47,7 @@ def passed(module, callee: str) -> set[str]:
 def test_unsloth_cpu_and_gpu_take_what_we_pass():
     from unsloth import FastLanguageModel
 
-    from llmft_helpers import models
+    from llmft_helpers.models import loading as models
 
     load = passed(models, "FastLanguageModel.from_pretrained")
     lora = passed(models, "FastLanguageModel.get_peft_model")
@@ -69,7 +69,7 @@ def dropped_on_cpu() -> set[str]:
 
 
 OURS = [
-    *(ROOT / "llmft_helpers").glob("*.py"),
+    *(ROOT / "llmft_helpers").rglob("*.py"),
     *(ROOT / "benchmarks").glob("*.py"),
     *(ROOT / "notebooks").glob("*.ipynb"),
 ]
@@ -123,7 +123,7 @@ def test_sft_config_takes_our_training_arguments(tmp_path):
     import unsloth  # noqa: F401  before trl
     from trl import SFTConfig, SFTTrainer
 
-    from llmft_helpers import training
+    from llmft_helpers.training import fine_tuning as training
 
     call = next(
         node
@@ -166,7 +166,7 @@ def test_other_libraries(path, names):
 def test_generate_takes_our_settings():
     from transformers import GenerationConfig, GenerationMixin, LlamaForCausalLM
 
-    from llmft_helpers import generation
+    from llmft_helpers.models import generation
 
     call = next(
         node
@@ -185,6 +185,6 @@ def test_generate_takes_our_settings():
 
 
 def test_offline_metrics_need_no_script():
-    from llmft_helpers.metrics import Bleu
+    from llmft_helpers.scoring.metrics import Bleu
 
     assert Bleu().compute(predictions=["a b c d"], references=["a b c d"])["score"] == pytest.approx(100)

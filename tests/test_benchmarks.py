@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from llmft_helpers.metrics import completion_nats, total
-from llmft_helpers.prompts import TranslationTask, training_rows
+from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.runs import ROOT
+from llmft_helpers.scoring.metrics import completion_nats, total
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import char_gpt  # noqa: E402
@@ -137,7 +137,7 @@ def test_held_out_rows_are_spread_over_both_corpora():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU keeps no unpacked weights")
 def test_layers_left_unrounded_answer_like_those_never_rounded_and_are_put_back(fresh, profile, pairs, tmp_path):
-    from llmft_helpers import models
+    from llmft_helpers.models import loading as models
 
     kept = replace(profile.model, keep_16bit=("v_proj",))
     rows = training_rows(TranslationTask(), pairs)

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from llmft_helpers.cleaning import (
+from llmft_helpers.data.cleaning import (
     MAX_CHARACTERS,
     drop_duplicates,
     drop_near_duplicates,

@@ -6,7 +6,8 @@ import nbformat
 import pandas
 import pytest
 
-from llmft_helpers import reporting, runs
+from llmft_helpers import runs
+from llmft_helpers.reports import tables as reporting
 from llmft_helpers.runs import ROOT
 
 CELLS = {cell.id: cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_compare_models.ipynb", 4).cells}

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from llmft_helpers import corpora
-from llmft_helpers.corpora import (
+from llmft_helpers.data import corpora
+from llmft_helpers.data.corpora import (
     Corpus,
     check_no_leak,
     load_pairs,
     load_problems,
 )
+from llmft_helpers.data.plain_text import character_documents, compared_validation
 from llmft_helpers.errors import UserError
-from llmft_helpers.execution import grade
-from llmft_helpers.plain_text import character_documents, compared_validation
+from llmft_helpers.grading.execution import grade
 from llmft_helpers.profiles import Source
 
 

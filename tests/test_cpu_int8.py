@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llmft_helpers import models
-from llmft_helpers.cpu_int8 import int8_is_much_faster, int8_product, round_weight
+from llmft_helpers.cpu.int8 import int8_is_much_faster, int8_product, round_weight
+from llmft_helpers.models import loading as models
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 

@@ -9,10 +9,11 @@ from peft.tuners.lora import Linear as LibraryLinear
 from peft.tuners.lora.bnb import Linear4bit as LibraryLora
 from transformers.models.llama import modeling_llama
 
-from llmft_helpers import cpu_products, models
-from llmft_helpers.cpu_attention import Heads, grouped_attention
-from llmft_helpers.cpu_products import LowRankSums, products, sum_of_products
-from llmft_helpers.cpu_speed import FrozenNorm, GatedUnit
+from llmft_helpers.cpu import products as cpu_products
+from llmft_helpers.cpu.attention import Heads, grouped_attention
+from llmft_helpers.cpu.products import LowRankSums, products, sum_of_products
+from llmft_helpers.cpu.speed import FrozenNorm, GatedUnit
+from llmft_helpers.models import loading as models
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 

@@ -10,8 +10,8 @@ from collections import Counter
 
 import pytest
 
-from llmft_helpers import execution
-from llmft_helpers.cleaning import normalise
+from llmft_helpers.data.cleaning import normalise
+from llmft_helpers.grading import execution
 from llmft_helpers.runs import ROOT, read_jsonl
 
 FILES = {"everyday": {"everyday"}, "formal": {"formal"}, "vocabulary": {"everyday", "formal"}}  # registers in each

@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-from llmft_helpers import doctor_gpu
+from llmft_helpers.doctor import gpu as doctor_gpu
 from llmft_helpers.profiles import load_profile
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from llmft_helpers import evaluation
+from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask
 from llmft_helpers.errors import UserError
-from llmft_helpers.generation import Generated
+from llmft_helpers.models.generation import Generated
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.prompts import LeetcodeTask, TranslationTask
+from llmft_helpers.scoring import evaluation
 
 PROBLEM = {
     "task_id": "double-it", "difficulty": "Easy", "problem_description": "Return twice n.", "source": "code",

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from llmft_helpers import execution, sandbox
 from llmft_helpers.errors import UserError
-from llmft_helpers.sandbox_values import decode, encode
+from llmft_helpers.grading import execution, sandbox
+from llmft_helpers.grading.values import decode, encode
 
 LEETCODE_PROMPT = """from typing import *
 from math import *

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from test_models import logits, shake, small_files
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmft_helpers import exporting, models
 from llmft_helpers.__main__ import main
-from llmft_helpers.model_card import write_model_card
+from llmft_helpers.models import exporting
+from llmft_helpers.models import loading as models
+from llmft_helpers.models.model_card import write_model_card
 
 SOURCE = {"from": "data/es_en/everyday.jsonl", "licence": "CC0-1.0", "rows_out": dict(train=32, validation=8, test=12)}
 ARM = {"bleu": 12.34, "bleu_ci95": [10.0, 14.5], "chrf": 30.0, "perplexity": 6.0}

@@ -7,11 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from llmft_helpers import corpora, execution, metrics, models, runs, training
+from llmft_helpers import device
+from llmft_helpers.data import corpora
+from llmft_helpers.data.prompts import TranslationTask, few_shot_prompt, training_rows
 from llmft_helpers.errors import UserError
+from llmft_helpers.grading import execution
+from llmft_helpers.models import loading as models
 from llmft_helpers.profiles import LoraSettings, ModelSettings, TrainSettings, load_profile
-from llmft_helpers.prompts import TranslationTask, few_shot_prompt, training_rows
 from llmft_helpers.runs import ROOT
+from llmft_helpers.scoring import metrics
+from llmft_helpers.training import fine_tuning as training
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from hub_stand_ins import write_stand_ins  # noqa: E402
@@ -151,9 +156,9 @@ def test_cards_before_ampere_train_in_float16(major, bf16, monkeypatch, tmp_path
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major, minor=0))
-    monkeypatch.setattr(runs, "compute_dtype", runs.compute_dtype.__wrapped__)  # this process has asked before
-    assert runs.compute_dtype() == (torch.bfloat16 if bf16 else torch.float16)
-    assert runs.device_description()["dtype"] == ("bfloat16" if bf16 else "float16")
+    monkeypatch.setattr(device, "compute_dtype", device.compute_dtype.__wrapped__)  # this process has asked before
+    assert device.compute_dtype() == (torch.bfloat16 if bf16 else torch.float16)
+    assert device.device_description()["dtype"] == ("bfloat16" if bf16 else "float16")
 
 
 def test_out_of_memory_in_training_says_what_to_lower_with_this_runs_numbers(llama, pairs, tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from llmft_helpers import generation
-from llmft_helpers.generation import Generated, generate
-from llmft_helpers.models import set_special_tokens
+from llmft_helpers.models import generation
+from llmft_helpers.models.generation import Generated, generate
+from llmft_helpers.models.loading import set_special_tokens
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmft_helpers import execution, sandbox
+from llmft_helpers.grading import execution, sandbox
 
 MARK = f"llmft-hostile-{os.getpid()}"
 SLEEP = f"7{os.getpid()}.25"  # seconds; finds a spawned `sleep` again among all processes

@@ -8,10 +8,10 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from safetensors.torch import load_file
 
-from llmft_helpers import models
-from llmft_helpers.embedded import random_model
 from llmft_helpers.errors import UserError
-from llmft_helpers.loftq import begin_at_rounding_error
+from llmft_helpers.models import loading as models
+from llmft_helpers.models.embedded import random_model
+from llmft_helpers.models.loftq import begin_at_rounding_error
 from llmft_helpers.runs import cache_dir
 
 

@@ -9,8 +9,8 @@ import pytest
 from safetensors import SafetensorError
 
 from llmft_helpers import __main__ as command_line
-from llmft_helpers import models
 from llmft_helpers.__main__ import main
+from llmft_helpers.models import loading as models
 from llmft_helpers.runs import ROOT
 
 

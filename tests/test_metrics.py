@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from llmft_helpers import metrics
+from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.errors import UserError
-from llmft_helpers.prompts import TranslationTask, training_rows
+from llmft_helpers.scoring import metrics
 
 HYPOTHESES = ["the cat sat on the mat", "a dog barked loudly at us", "we left early in the morning", "nothing"]
 REFERENCES = ["the cat sat on a mat", "the dog barked loudly at them", "we left early this morning", "nothing at all"]

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from llmft_helpers import models
-from llmft_helpers.embedded import character_tokenizer, embedded_model, random_model
 from llmft_helpers.errors import UserError
+from llmft_helpers.models import loading as models
+from llmft_helpers.models.embedded import character_tokenizer, embedded_model, random_model
 from llmft_helpers.profiles import ModelSettings
 from llmft_helpers.runs import cache_dir
 
@@ -195,7 +195,7 @@ def test_embedded_model_is_converted_with_the_right_special_tokens(capsys):
 
 def test_embedded_model_writes_english():
     """The real pretrained model, through the same loader: its next words make sense."""
-    from llmft_helpers.generation import generate
+    from llmft_helpers.models.generation import generate
 
     model, tokenizer = models.load_base_model(ModelSettings(name="embedded"))
     assert models.is_4bit(model)

@@ -5,10 +5,10 @@ import json
 import nbformat
 import pytest
 
-from llmft_helpers import notebooks
 from llmft_helpers.errors import UserError
-from llmft_helpers.notes import adapter_note
+from llmft_helpers.models.notes import adapter_note
 from llmft_helpers.profiles import PRESETS, load_profile
+from llmft_helpers.reports import notebooks
 from llmft_helpers.runs import ROOT, TASKS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from llmft_helpers import notes, runs
+from llmft_helpers import runs
 from llmft_helpers.__main__ import main
 from llmft_helpers.errors import UserError
-from llmft_helpers.notes import adapter_note, noted_profile
+from llmft_helpers.models import notes
+from llmft_helpers.models.notes import adapter_note, noted_profile
 from llmft_helpers.profiles import PRESETS, load_profile
 
 

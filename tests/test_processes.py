@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from llmft_helpers import processes
 from llmft_helpers.__main__ import main
-from llmft_helpers.corpora import load_problems
+from llmft_helpers.data.corpora import load_problems
+from llmft_helpers.data.prompts import LeetcodeTask
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import PRESETS, load_profile
-from llmft_helpers.prompts import LeetcodeTask
 from llmft_helpers.runs import ROOT
 
 

@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from llmft_helpers.corpora import PAIR_COLUMNS, PROBLEM_COLUMNS
+from llmft_helpers.data.corpora import PAIR_COLUMNS, PROBLEM_COLUMNS
+from llmft_helpers.data.sources import read_source
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import (
     PRESETS,
@@ -25,7 +26,6 @@ from llmft_helpers.profiles import (
     load_profile,
 )
 from llmft_helpers.runs import ROOT
-from llmft_helpers.sources import read_source
 
 SETTINGS = (Profile, ModelSettings, LoraSettings, TaskSettings, TrainSettings, Source, CharGptSettings)
 TINY = (PRESETS / "tiny.toml").read_text(encoding="utf-8")
@@ -177,7 +177,7 @@ def test_every_key_is_read_by_the_package_or_a_notebook():
     assert {"rank", "warmup_ratio", "hub_split", "context", "max_new_tokens"} <= keys
     code = "".join(
         path.read_text(encoding="utf-8")
-        for folder, pattern in (("llmft_helpers", "*.py"), ("notebooks", "*.ipynb"))
+        for folder, pattern in (("llmft_helpers", "**/*.py"), ("notebooks", "*.ipynb"))
         for path in sorted((ROOT / folder).glob(pattern))
     )
     assert [key for key in sorted(keys) if not re.search(rf'\w[\])]*\.{key}\b|\\"{key}\\"', code)] == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmft_helpers.prompts import LeetcodeTask, TranslationTask, few_shot_prompt, training_rows
+from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask, few_shot_prompt, training_rows
 
 ROW = {"es": "¿Qué hora es?", "en": "What time is it?"}
 PROBLEM = {
@@ -42,7 +42,7 @@ def test_problem_prompt_leaves_the_examples_and_the_solution_out():
 
 @pytest.mark.parametrize("task", [TranslationTask(), LeetcodeTask()])
 def test_cut_between_prompt_and_completion_is_a_token_boundary(task):
-    from llmft_helpers.embedded import embedded_model
+    from llmft_helpers.models.embedded import embedded_model
     from llmft_helpers.runs import cache_dir
 
     transformers = pytest.importorskip("transformers")

@@ -3,7 +3,8 @@
 import matplotlib
 import pytest
 
-from llmft_helpers import reporting
+from llmft_helpers.reports import plots
+from llmft_helpers.reports import tables as reporting
 
 matplotlib.use("Agg")
 
@@ -81,16 +82,14 @@ def test_ablations_are_shown_with_intervals_and_by_register():
 
 def test_plots_are_written(tmp_path):
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}, {"step": 2, "validation_loss": 1.6}]
-    reporting.plot_losses(history, tmp_path / "a" / "loss.png")
+    plots.plot_losses(history, tmp_path / "a" / "loss.png")
     values = {"group": dict.fromkeys(reporting.ARMS, 0.5)}
     bars = {"group": dict.fromkeys(reporting.ARMS, [0.4, 0.6])}
-    reporting.plot_arms({"title": (values, bars), "other": (values, {})}, tmp_path / "arms.png")
+    plots.plot_arms({"title": (values, bars), "other": (values, {})}, tmp_path / "arms.png")
     pandas = pytest.importorskip("pandas")
     grid = pandas.DataFrame(dict.fromkeys(reporting.ARMS, [0.0, 1.0]), index=["p", "q"])
-    reporting.plot_grid(grid, tmp_path / "grid.png")
-    reporting.plot_changes(
-        pandas.DataFrame({"x": [1.0, 1.5], "y": [2.0, 1.0]}, ["base", "a"]), tmp_path / "changes.png"
-    )
+    plots.plot_grid(grid, tmp_path / "grid.png")
+    plots.plot_changes(pandas.DataFrame({"x": [1.0, 1.5], "y": [2.0, 1.0]}, ["base", "a"]), tmp_path / "changes.png")
     for name in ("a/loss.png", "arms.png", "grid.png", "changes.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 

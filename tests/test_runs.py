@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmft_helpers import runs
+from llmft_helpers import device, runs
 from llmft_helpers.errors import UserError
 
 
@@ -183,10 +183,10 @@ def test_a_cpu_computes_in_the_type_that_it_multiplies_faster(slow, expected, mo
         return linear(x, weight)
 
     monkeypatch.setattr(torch.nn.functional, "linear", delayed)
-    assert runs.compute_dtype.__wrapped__() == expected
+    assert device.compute_dtype.__wrapped__() == expected
 
 
 @pytest.mark.parametrize(("value", "expected"), [("0", torch.float32), ("1", torch.bfloat16)])
 def test_unsloths_variable_decides_what_a_cpu_computes_in(value, expected, monkeypatch):
     monkeypatch.setenv("UNSLOTH_CPU_BF16", value)
-    assert runs.compute_dtype.__wrapped__() == expected
+    assert device.compute_dtype.__wrapped__() == expected

@@ -11,9 +11,9 @@ import pyarrow.parquet
 import pytest
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
+from llmft_helpers.data.sources import read_source
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import Source
-from llmft_helpers.sources import read_source
 
 SIDES = ("es", "en")
 ROWS = [

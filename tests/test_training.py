@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmft_helpers import models, training
+from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.errors import UserError
+from llmft_helpers.models import loading as models
 from llmft_helpers.profiles import TrainSettings, load_profile
-from llmft_helpers.prompts import TranslationTask, training_rows
 from llmft_helpers.runs import ROOT, cache_dir, write_json
+from llmft_helpers.training import delete_checkpoints
+from llmft_helpers.training import fine_tuning as training
 
 SETTINGS = TrainSettings(epochs=2.0, learning_rate=5e-3, batch_size=2, evaluations=2)
 
@@ -98,7 +100,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_training import interrupted
 from transformers import TrainerCallback
-from llmft_helpers import training
+from llmft_helpers.training import fine_tuning as training
 
 class Kill(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
@@ -141,7 +143,7 @@ def test_a_killed_run_goes_on_and_ends_like_an_undisturbed_one(rows, tmp_path, c
     # Killed again after training, before the adapter was saved: what was trained last is not lost.
     again = training.fine_tune(interrupted(rows, folder))
     assert again["resumed_from"] == 4 and again["history"] == expected["history"]
-    training.delete_checkpoints(resumed)
+    delete_checkpoints(resumed)
     assert not list(folder.glob("checkpoint-*"))
 
 

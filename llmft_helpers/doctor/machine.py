@@ -1,0 +1,152 @@
+"""What this machine can do, and one line of advice for each thing that is missing."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+
+from ..device import device_description
+from ..errors import UserError
+from ..profiles import load_profile
+from ..runs import PINNED, ROOT, outputs_root
+from .findings import Finding
+from .gpu import gpu_findings, profile_findings
+
+FREE_DISK_GB = 3
+FREE_MEMORY_GB = 7
+
+
+def examine(profile_name: str | None = None) -> list[Finding]:
+    """Findings in reading order; what is missing is a finding, as long as this module itself can be imported."""
+    return [
+        _python(), *_versions(), _device(), *gpu_findings(), _four_bit(), _memory(), _disk(), _embedded(), _hub(),
+        _isolation(), *_profile(profile_name),
+    ]  # fmt: skip
+
+
+def _python() -> Finding:
+    return Finding("Python", platform.python_version())
+
+
+def _versions() -> list[Finding]:
+    pins = {}
+    for name in ("requirements.txt", "requirements-nodeps.txt"):
+        pins |= dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
+    findings = []
+    for package in PINNED:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(
+                Finding(
+                    package,
+                    "not installed",
+                    "pip install -r requirements.txt, then requirements-nodeps.txt with --no-deps",
+                )
+            )
+            continue
+        advice = (
+            ""
+            if version.split("+")[0] == pins[package]
+            else f"tested with {pins[package]}: pip install {package}=={pins[package]}"
+        )
+        findings.append(Finding(package, version, advice))
+    return findings
+
+
+def _device() -> Finding:
+    import torch
+
+    described = device_description()
+    advice = ""
+    if not torch.cuda.is_available():
+        advice = "no CUDA device: profile demo runs here; Llama 3.2 1B wants a GPU"
+    elif described["dtype"] == "float16":
+        advice = "a card before Ampere: training uses float16 with loss scaling, which works but is slower"
+    return Finding("device", f"{described['device']}, computes in {described['dtype']}", advice)
+
+
+def _four_bit() -> Finding:
+    import torch
+
+    try:
+        import bitsandbytes
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        layer = bitsandbytes.nn.Linear4bit(128, 64, bias=False, compute_dtype=torch.float32, quant_type="nf4").to(
+            device
+        )
+        finite = bool(torch.isfinite(layer(torch.ones(1, 128, device=device))).all())
+    except (ImportError, RuntimeError, OSError) as error:
+        return Finding(
+            "4-bit (NF4)",
+            f"fails: {error}",
+            "models load in 16 bits instead; reinstall bitsandbytes for 4-bit",
+        )
+    return Finding(
+        "4-bit (NF4)",
+        "works" if finite else "gives wrong numbers",
+        "" if finite else "reinstall bitsandbytes",
+    )
+
+
+def _memory() -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available / 1e9
+    advice = (
+        ""
+        if free >= FREE_MEMORY_GB
+        else f"the demo needs about {FREE_MEMORY_GB} GB: close programs, or halve batch_size in a profile copy"
+    )
+    return Finding("memory available", f"{free:.1f} GB, {os.cpu_count()} cores", advice)
+
+
+def _disk() -> Finding:
+    folder = outputs_root()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    return Finding(
+        "disk free",
+        f"{free:.1f} GB",
+        "" if free >= FREE_DISK_GB else f"free {FREE_DISK_GB} GB, or set LLMFT_OUTPUTS to another disk",
+    )
+
+
+def _embedded() -> Finding:
+    from ..models.embedded import gguf_file
+
+    try:
+        return Finding("embedded model", gguf_file().name)
+    except UserError as error:
+        return Finding("embedded model", "missing", str(error))
+
+
+def _hub() -> Finding:
+    import httpx
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        httpx.head(ENDPOINT, timeout=4, follow_redirects=True)
+    except httpx.HTTPError as error:
+        return Finding(
+            "model hub",
+            f"not reachable ({type(error).__name__})",
+            "fine for profile demo; full needs it, or local folders and files",
+        )
+    return Finding("model hub", "reachable")
+
+
+def _isolation() -> Finding:
+    from ..grading.execution import isolation_level
+
+    return Finding("grading isolation", isolation_level())
+
+
+def _profile(name: str | None) -> list[Finding]:
+    try:
+        profile = load_profile(name)
+    except UserError as error:
+        return [Finding("profile", "none", str(error))]
+    return [Finding("profile", f"{profile.name}: {profile.description}"), *profile_findings(profile)]

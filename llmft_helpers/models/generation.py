@@ -1,0 +1,151 @@
+"""Text from prompts: one function for every arm, task and notebook."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..cpu.shared_prefix import read_shared_prefix
+
+LOOP = 24  # tokens: no reference solution that we train on repeats that many
+
+
+@dataclass(frozen=True)
+class Generated:
+    """`text` without the stop string; `ended`: whether the model itself wrote its end token."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+@torch.inference_mode()
+def generate(
+    model,
+    tokenizer,
+    prompts: list[str],
+    max_new_tokens: int,
+    stop: tuple[str, ...] = (),
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Generated]:
+    """Greedy continuations in the order of `prompts`, each up to the end token, a stop string or the limit.
+
+    A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.
+    Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
+    `progress(done, total)` is called after every batch.
+    """
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: memory fails early
+    results: list[Generated | None] = [None] * len(prompts)
+    done = 0
+    try:
+        while done < len(order):
+            batch = order[done : done + batch_size]
+            try:
+                generated = _generate_batch(model, tokenizer, [prompts[i] for i in batch], max_new_tokens, stop)
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
+                torch.cuda.empty_cache()
+                # standard output belongs to the answers
+                print(f"out of memory: going on with batches of {batch_size}", file=sys.stderr)
+                continue
+            for i, result in zip(batch, generated, strict=True):
+                results[i] = result
+            done += len(batch)
+            if progress:
+                progress(done, len(order))
+    finally:
+        model.train(was_training)
+    return results
+
+
+def _generate_batch(
+    model, tokenizer, prompts: list[str], max_new_tokens: int, stop: tuple[str, ...]
+) -> list[Generated]:
+    rows = tokenizer(prompts).input_ids
+    known, cache = read_shared_prefix(model, rows, min(map(len, rows)) - 1)
+    rests = tokenizer.pad({"input_ids": [row[known:] for row in rows]}, padding_side="left", return_tensors="pt")
+    prefix = torch.tensor([row[:known] for row in rows], dtype=torch.long)  # (B, P)
+    ids = torch.cat([prefix, rests.input_ids], 1).to(model.device)  # (B, T), padded after what is shared
+    mask = torch.cat([torch.ones_like(prefix), rests.attention_mask], 1).to(model.device)  # (B, T)
+    end, width = tokenizer.eos_token_id, ids.shape[1]
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=cache,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        logits_processor=[_NoLoop(width)],
+        stopping_criteria=[_AnswerEnds(tokenizer, stop, width)] if stop else None,
+    )  # (B, T + new)
+    return [_cut(tokenizer, row, end, stop) for row in output[:, width:].tolist()]
+
+
+class _NoLoop:
+    """Bars the token that would write the same LOOP tokens a second time in one answer; the prompt may be repeated."""
+
+    def __init__(self, start: int):
+        from transformers import NoRepeatNGramLogitsProcessor  # not at the top: Unsloth wants to be imported first
+
+        self.start, self.processor = start, NoRepeatNGramLogitsProcessor(LOOP)
+
+    def __call__(self, ids, scores):  # (B, T + new), (B, V)
+        return self.processor(ids[:, self.start :], scores)  # (B, V)
+
+
+class _AnswerEnds:
+    """Rows that wrote a stop string after their first word. transformers' `stop_strings` would end an answer that
+    begins with a line break before it said anything.
+    """
+
+    def __init__(self, tokenizer, stop: tuple[str, ...], start: int):
+        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+
+    def __call__(self, ids, scores, **kwargs):  # (B, T + new)
+        texts = (_text(self.tokenizer, row[self.start :]) for row in ids)
+        return torch.tensor([_stop_place(text, self.stop) is not None for text in texts], device=ids.device)  # (B,)
+
+
+def _text(tokenizer, tokens) -> str:
+    return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _stop_place(text: str, stop: tuple[str, ...]) -> int | None:
+    """Where the first stop string after the leading white space begins."""
+    lead = len(text) - len(text.lstrip())
+    places = [text.index(string, lead) for string in stop if string in text[lead:]]
+    return min(places, default=None)
+
+
+def _cut(tokenizer, tokens: list[int], end: int, stop: tuple[str, ...]) -> Generated:
+    ended = end in tokens
+    if ended:
+        tokens = tokens[: tokens.index(end)]
+    tokens = [token for token in tokens if token != tokenizer.pad_token_id]
+    text = _text(tokenizer, tokens)
+    stopped = _stop_place(text, stop)  # before the end token: the model wrote past its answer
+    return Generated(text if stopped is None else text[:stopped], len(tokens) + ended, ended and stopped is None)
+
+
+def tokens_per_second(results: list[Generated], seconds: float) -> float:
+    return sum(result.tokens for result in results) / seconds
+
+
+class Timer:
+    """`with Timer() as timer: ...; timer.seconds`."""
+
+    def __enter__(self) -> "Timer":
+        self.start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.seconds = time.perf_counter() - self.start

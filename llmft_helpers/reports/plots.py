@@ -1,0 +1,106 @@
+"""Pictures of metrics. Everything here reads metrics; nothing computes them.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; arms also differ in hatching, so that
+the plots survive black-and-white print.
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy
+import pandas
+
+from .tables import ARM_NAMES, ARMS
+
+COLOURS = {"base": "#999999", "base_few_shot": "#E69F00", "tuned": "#0072B2"}
+HATCHES = {"base": "", "base_few_shot": "//", "tuned": ".."}
+
+
+def save_figure(figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.show()
+    plt.close(figure)
+
+
+def plot_losses(history: list[dict], path: Path) -> None:
+    """Training and validation loss (nats a completion token) over steps."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.4))
+    for key, colour, style in (("loss", "#56B4E9", "-"), ("validation_loss", "#D55E00", "o--")):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        axes.plot(*zip(*points, strict=True), style, color=colour, label=key.replace("_", " "))
+    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def plot_arms(
+    panels: dict[str, tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]], path: Path
+) -> None:
+    """Grouped bars, one panel a metric: `{title: (values, intervals)}`, both group -> arm -> number(s)."""
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), squeeze=False)
+    for axes, (title, (values, intervals)) in zip(all_axes[0], panels.items(), strict=True):
+        _grouped_bars(axes, values, intervals)
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    arms = all_axes[0][0].get_legend_handles_labels()
+    figure.legend(*arms, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(ARMS), frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def _grouped_bars(axes, values: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> None:
+    width = 0.8 / len(ARMS)
+    for index, arm in enumerate(ARMS):
+        places = [group + (index - 1) * width for group in range(len(values))]
+        heights = [by_arm[arm] for by_arm in values.values()]
+        axes.bar(
+            places,
+            heights,
+            width * 0.95,
+            color=COLOURS[arm],
+            hatch=HATCHES[arm],
+            edgecolor="white",
+            label=ARM_NAMES[arm],
+        )
+        for place, height, group in zip(places, heights, values, strict=True):
+            low, high = intervals.get(group, {}).get(arm, (height, height))
+            if high > low:
+                axes.vlines(place, max(0, low), high, color="black", linewidth=1)
+            axes.annotate(f"{height:.3g}", (place, max(high, height)), ha="center", va="bottom", fontsize=7)
+    axes.set_xticks(range(len(values)), list(values), fontsize=8)
+    axes.set_ylim(0, None)
+
+
+def plot_grid(table: pandas.DataFrame, path: Path) -> None:
+    """A cell a problem and arm, darker the larger its share of passed tests; solved ones carry a tick."""
+    figure, axes = plt.subplots(figsize=(4.5, 0.6 + 0.17 * len(table)))
+    axes.imshow(table.to_numpy(), cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
+    axes.set_xticks(range(table.shape[1]), [ARM_NAMES[arm] for arm in table.columns], fontsize=8)
+    axes.set_yticks(range(len(table)), table.index, fontsize=6)
+    for place, value in numpy.ndenumerate(table.to_numpy()):
+        if value == 1:
+            axes.annotate("✓", place[::-1], ha="center", va="center", fontsize=8)
+    axes.set_title("share of tests passed", fontsize=9)
+    save_figure(figure, path)
+
+
+def plot_changes(values: pandas.DataFrame, path: Path) -> None:
+    """Bits per byte by model (rows, the untuned one first) and text (columns); colour shows the change in percent.
+
+    Purple is worse and orange better, which colour-blind readers can tell apart; the signs say it in print.
+    """
+    changes = (100 * (values / values.iloc[0] - 1)).to_numpy()
+    limit = max(abs(changes).max(), 5)  # a change of a percent stays pale
+    figure, axes = plt.subplots(figsize=(1.25 * values.shape[1] + 1.5, 0.65 * len(values) + 1.2))
+    image = axes.imshow(changes, cmap="PuOr", vmin=-1.3 * limit, vmax=1.3 * limit, aspect="auto")
+    for (row, column), change in numpy.ndenumerate(changes):
+        text = f"{values.iloc[row, column]:.2f}" + (f"\n{change:+.1f}%" if row else "")
+        colour = "white" if abs(change) > 0.8 * limit else "black"
+        axes.annotate(text, (column, row), ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(values.shape[1]), values.columns, fontsize=8)
+    axes.set_yticks(range(len(values)), values.index, fontsize=8)
+    figure.colorbar(image, label="change against the base (%)")
+    axes.set_title("bits per byte: less is better", fontsize=10)
+    save_figure(figure, path)

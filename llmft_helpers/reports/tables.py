@@ -1,0 +1,136 @@
+"""Tables and side-by-side texts. Everything here reads metrics; nothing computes them."""
+
+import difflib
+import html
+from collections import Counter
+from collections.abc import Iterable
+
+import pandas
+from IPython.display import HTML, Markdown, display
+
+ARMS = ("base", "base_few_shot", "tuned")
+ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
+INTERVALS = {"bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95"}
+
+TRANSLATION_COLUMNS = {
+    "perplexity": "perplexity", "bits_per_byte": "bits/byte", "bleu": "BLEU", "bleu_ci95": "95% interval",
+    "bleu_01": "BLEU (0-1)", "chrf": "chrF", "length_ratio": "length ratio",
+    "answer_language": "in the target language", "prompt_echo_rate": "prompt echo", "eos_rate": "ends itself",
+}  # fmt: skip
+LEETCODE_COLUMNS = {
+    "perplexity": "perplexity", "bits_per_byte": "bits/byte", "pass_at_1": "pass@1", "pass_at_1_ci95": "95% interval",
+    "tests_passed_rate": "tests passed", "parses_rate": "parses", "defines_entry_point_rate": "entry point",
+    "type_hints_rate": "type hints", "code_only_rate": "code only", "prompt_echo_rate": "prompt echo",
+    "eos_rate": "ends itself", "bleu": "BLEU",
+}  # fmt: skip
+
+
+def say(text: str) -> None:
+    """Prose whose numbers are computed: shown as Markdown."""
+    display(Markdown(text))
+
+
+def markdown(lines: list[dict] | pandas.DataFrame) -> str:
+    """A Markdown table of texts as they are, a column a key."""
+    return pandas.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
+
+
+def with_interval(metrics: dict, key: str) -> str:
+    """A score of INTERVALS and its 95% interval: "21.8 (18.3 to 24.8)", a share in percent."""
+    scale, unit = (1, "") if key == "bleu" else (100, "%")
+    low, high = (bound * scale for bound in metrics[INTERVALS[key]])
+    return f"{metrics[key] * scale:.1f}{unit} ({low:.1f} to {high:.1f}{unit})"
+
+
+def p_text(p: float) -> str:
+    """A p-value in words; resampling a thousand times can give none below 0.001."""
+    return "p ≤ 0.001" if p <= 0.001 else f"p = {p:.2g}"
+
+
+def arms_table(metrics: dict, columns: dict[str, str]) -> pandas.DataFrame:
+    """One row an arm, one column a metric, ready to display."""
+    rows = {ARM_NAMES[arm]: {title: _shown(key, metrics[arm][key]) for key, title in columns.items()} for arm in ARMS}
+    return pandas.DataFrame.from_dict(rows, orient="index")
+
+
+def _shown(key: str, value) -> str:
+    if isinstance(value, (str, int)):
+        return str(value)
+    if key == "answer_language":
+        return f"{value['target']:.1%}"
+    if isinstance(value, list):
+        scale = 100 if key.startswith("pass") else 1
+        return f"{value[0] * scale:.1f} to {value[1] * scale:.1f}" + ("%" if scale == 100 else "")
+    if key.endswith("_rate") or key == "pass_at_1":
+        return f"{value:.1%}"
+    return f"{value:.3g}" if key in ("bleu_01", "bits_per_byte", "length_ratio") else f"{value:.2f}"
+
+
+CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
+SCROLL = "max-height:22em;overflow:auto"  # a model that repeats itself to the limit fills pages
+
+
+def side_by_side(rows: Iterable[dict], columns: dict[str, str], reference: str | None = None) -> None:
+    """A table of texts; `columns`: key of a row (dots reach into it) -> heading. White space is kept.
+
+    With `reference`, the key of the wanted text, words of `*.text` columns that differ from it are marked.
+    """
+    head = "".join(f"<th style='text-align:left'>{html.escape(title)}</th>" for title in columns.values())
+    lines = []
+    for row in rows:
+        cells = [f"<td style='{CELL}'><div style='{SCROLL}'>{_cell(row, key, reference)}</div></td>" for key in columns]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    display(HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"))
+
+
+def _cell(row: dict, key: str, reference: str | None) -> str:
+    value: object = row
+    for part in key.split("."):
+        value = value[part]
+    if reference and key.endswith(".text"):
+        return marked_words(value, row[reference])
+    return f"{value:.1f}" if isinstance(value, float) else html.escape(str(value))
+
+
+def marked_words(answer: str, reference: str) -> str:
+    """HTML of `answer`, words that the reference does not have at that place in bold underline."""
+    words, wanted = answer.split(), reference.split()
+    marked = []
+    for tag, start, end, _, _ in difflib.SequenceMatcher(None, words, wanted, autojunk=False).get_opcodes():
+        text = html.escape(" ".join(words[start:end]))
+        if text:
+            marked.append(text if tag == "equal" else f"<b style='color:#D55E00'><u>{text}</u></b>")
+    return " ".join(marked)
+
+
+def ablation_table(rows: list[dict]) -> pandas.DataFrame:
+    """What `make ablations` measured, a row a trained adapter."""
+    columns = {"group": "group", "train_rows": "train rows", "validation_loss": "validation loss", "bleu": "BLEU",
+               "bleu_ci95": "95% interval", "prompt_echo_rate": "prompt echo"}  # fmt: skip
+    shown = {
+        row["name"]: {title: _shown(key, row[key]) for key, title in columns.items() if key in row} for row in rows
+    }
+    return pandas.DataFrame.from_dict(shown, orient="index").fillna("")
+
+
+def register_table(registers: dict[str, dict[str, dict]]) -> pandas.DataFrame:
+    """BLEU with its 95% interval by training register (rows) and test register (columns)."""
+    shown = {
+        name: {f"tested on {source}": with_interval(part, "bleu") for source, part in scores.items()}
+        for name, scores in registers.items()
+    }
+    return pandas.DataFrame.from_dict(shown, orient="index")
+
+
+def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
+    """A row a failure class, most frequent first: `failure`, `count` by arm, and `example`, one answer's own words.
+
+    `answers`: arm -> answers with `failure` ("" if solved), `detail` and `text`; the last arm lends its example first.
+    """
+    classes = Counter(a["failure"] for some in answers.values() for a in some if a["failure"])
+    rows = []
+    for name, _ in classes.most_common():
+        alike = [a for some in reversed(answers.values()) for a in some if a["failure"] == name]
+        counts = {ARM_NAMES[arm]: sum(a["failure"] == name for a in some) for arm, some in answers.items()}
+        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": alike[0]["text"][:300]})
+    return rows

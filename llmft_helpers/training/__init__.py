@@ -1,0 +1,9 @@
+"""LoRA fine-tuning with TRL's trainer: loss on the answer alone, exact resuming, the best adapter kept.
+
+May use everything but the command line.
+"""
+
+from .checkpoints import delete_checkpoints
+from .fine_tuning import fine_tune, make_trainer
+
+__all__ = ["delete_checkpoints", "fine_tune", "make_trainer"]

@@ -1,0 +1,217 @@
+"""fine_tune(): TRL's SFTTrainer with our settings, loss on completions only, resumable."""
+
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from .. import processes
+from ..device import compute_dtype
+from ..errors import UserError
+from ..models.loading import cast_adapter
+from ..profiles import TrainSettings
+from ..runs import fingerprint, read_json
+from .checkpoints import MARK, last_checkpoint
+
+ATTENTION_CELLS = 2**20  # rows x tokens^2 that a CPU holds at once, for each head and layer
+PATIENCE = 2  # checks without a new lowest validation loss before training stops
+
+
+def make_trainer(
+    model,
+    tokenizer,
+    train_rows: list[dict[str, str]],
+    validation_rows: list[dict[str, str]],
+    settings: TrainSettings,
+    max_length: int,
+    output_dir: Path,
+    seed: int,
+):
+    """TRL's SFTTrainer over `{"prompt", "completion"}` rows, loss on the completion and the end token alone.
+
+    Rows longer than `max_length` tokens are left out and counted in `trainer.rows_too_long`: the trainer would
+    cut them, and the end token with them. UserError if no row fits.
+    """
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback, PrinterCallback
+
+    from .trainer import Checks, LoraTrainer, Progress
+
+    train_rows, too_long = drop_too_long(tokenizer, train_rows, max_length)
+    validation_rows, _ = drop_too_long(tokenizer, validation_rows, max_length)
+    if not train_rows or not validation_rows:
+        raise UserError(f"no training or validation row fits max_length = {max_length} tokens; raise it in the profile")
+    key = _run_key(model, train_rows, validation_rows, settings, max_length, seed)
+    steps = total_steps(len(train_rows), settings)
+    parts = batch_parts(settings.batch_size, max(token_count(tokenizer, row) for row in train_rows))
+    trainer = LoraTrainer(
+        model=model,
+        args=training_arguments(settings, steps, max_length, output_dir, seed, parts),
+        train_dataset=Dataset.from_list(train_rows),
+        eval_dataset=Dataset.from_list(validation_rows),
+        processing_class=tokenizer,
+    )
+    if not torch.cuda.is_available():  # TRL made it bfloat16, which takes no step smaller than 1/256 of a weight
+        cast_adapter(model, torch.float32)
+    trainer.remove_callback(PrinterCallback)
+    trainer.checks = Checks(settings.evaluations, key)
+    for callback in (Progress(), trainer.checks, EarlyStoppingCallback(early_stopping_patience=PATIENCE)):
+        trainer.add_callback(callback)
+    trainer.rows_too_long, trainer.validation_rows = too_long, validation_rows
+    return trainer
+
+
+def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_length: int, seed: int) -> str:
+    """Fingerprint of all that decides how a run goes: only a checkpoint with the same key is gone on with."""
+    lora = model.active_peft_config
+    adapter = [
+        lora.r,
+        lora.lora_alpha,
+        lora.lora_dropout,
+        lora.use_rslora,
+        sorted(lora.target_modules),
+        model.loftq,
+        model.int8_products,
+    ]
+    in_4bit = getattr(model, "is_loaded_in_4bit", False)
+    base = [model.config._name_or_path, model.config._commit_hash, in_4bit, str(model.dtype)]
+    return fingerprint([asdict(settings), train_rows, validation_rows, max_length, seed, adapter, base])
+
+
+def fine_tune(trainer) -> dict:
+    """Train, put the adapter of the lowest validation loss in place, and return `{"history": [{"step", "loss" |
+    "validation_loss"}], "steps", "kept_step", "resumed_from", "seconds", "tokens", "tokens_per_second",
+    "rows_too_long"}`; tokens are unpadded, seconds include those before an interruption.
+
+    A run that was killed goes on from its last checkpoint in `output_dir` and ends as if it had not been; the
+    checkpoints (adapter and optimizer, three at most) stay until `delete_checkpoints`. UserError at the step where the
+    loss is not a number.
+    """
+    folder = Path(trainer.args.output_dir)
+    with trainer.accelerator.main_process_first():  # the first to look deletes what is of no use
+        checkpoint = last_checkpoint(folder, trainer.checks.key)
+    if checkpoint:
+        mark = read_json(checkpoint / MARK)
+        trainer.checks.seconds_before = mark["seconds"]
+    beginning = f"going on from step {mark['step']}" if checkpoint else "starting at step 0"
+    print(f"{beginning}; checkpoints in {os.path.relpath(folder)}")
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise UserError(out_of_memory_advice(trainer)) from error
+    except RuntimeError as error:
+        if "unexpected pos" not in str(error):  # what torch.save says when a file cannot be written to its end
+            raise
+        advice = "free some space and run again: it goes on from the last whole checkpoint"
+        raise UserError(f"cannot write a checkpoint in {folder}: {advice}") from error
+    if not torch.cuda.is_available():
+        cast_adapter(trainer.model, trainer.model.dtype)
+    seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
+    return {
+        "history": _history(trainer.state.log_history),
+        "steps": trainer.state.global_step,
+        "kept_step": trainer.state.best_global_step,
+        "resumed_from": mark["step"] if checkpoint else 0,
+        "seconds": seconds,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "rows_too_long": trainer.rows_too_long,
+        "int8_products": trainer.model.int8_products,
+    }
+
+
+def out_of_memory_advice(trainer) -> str:
+    """What to lower, in the order of what it costs, with this run's own numbers."""
+    batch, length = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps, trainer.args.max_length
+    rank = next(iter(trainer.model.peft_config.values())).r
+    steps = [
+        "lora.gradient_checkpointing = true (slower, same result)",
+        f"train.batch_size = {max(1, batch // 2)} (was {batch})",
+        f"model.max_length = {length // 2} (was {length}; leaves longer rows out)",
+        f"lora.rank = {max(1, rank // 2)} (was {rank})",
+    ]
+    used = f" at {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_available() else ""
+    return (
+        f"out of memory{used} in training step {trainer.state.global_step + 1}; in a copy of the profile set, "
+        f"one after the other until it fits: {'; '.join(steps[trainer.model.is_gradient_checkpointing :])}"
+    )
+
+
+def token_count(tokenizer, row: dict[str, str]) -> int:
+    """Tokens of a training row, its end token included."""
+    return len(tokenizer(row["prompt"] + row["completion"]).input_ids) + 1
+
+
+def drop_too_long(tokenizer, rows: list[dict[str, str]], max_length: int) -> tuple[list[dict[str, str]], int]:
+    """(rows that fit, how many did not): the trainer would cut them, and the end token with it."""
+    kept = [row for row in rows if token_count(tokenizer, row) <= max_length]
+    return kept, len(rows) - len(kept)
+
+
+def total_steps(rows: int, settings: TrainSettings) -> int:
+    steps = math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)
+    return min(steps, settings.max_steps or steps)
+
+
+def batch_parts(batch_size: int, longest: int) -> int:
+    """In how many equal parts a batch of rows of up to `longest` tokens is computed, its gradients summed.
+
+    Attention on a CPU keeps (rows, heads, T, T) weights for every layer; a GPU's never forms them. Processes share a
+    whole batch.
+    """
+    if torch.cuda.is_available() or processes.count() > 1:
+        return 1
+    rows = max(1, ATTENTION_CELLS // longest**2)
+    return next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= rows)
+
+
+def training_arguments(
+    settings: TrainSettings, steps: int, max_length: int, output_dir: Path, seed: int, parts: int = 1
+):
+    """TRL's SFTConfig: no compute on padding, cosine to zero; `trainer.Checks` adds the checks before the last."""
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(output_dir),
+        max_length=max_length,
+        completion_only_loss=not settings.loss_on_prompt,
+        num_train_epochs=settings.epochs,
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size // parts,
+        gradient_accumulation_steps=parts,
+        per_device_eval_batch_size=settings.batch_size,  # of a sharded model; others are scored by `LoraTrainer`
+        accelerator_config={"split_batches": True},  # several processes share a batch, so that its size stays
+        ddp_find_unused_parameters=False,
+        train_sampling_strategy="group_by_length",
+        pad_to_multiple_of=4,  # few shapes, as kernels are made once for each, and little padding
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, round(settings.warmup_ratio * steps)),
+        weight_decay=0.0,
+        optim="adamw_torch_fused",
+        bf16=compute_dtype() == torch.bfloat16,
+        fp16=compute_dtype() == torch.float16,
+        gradient_checkpointing=False,
+        logging_steps=max(1, steps // 50),
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=steps,
+        save_strategy="steps",
+        save_steps=steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        restore_callback_states_from_checkpoint=True,
+        report_to="none",
+        disable_tqdm=True,
+        include_num_input_tokens_seen="non_padding",
+        seed=seed,
+        data_seed=seed,
+    )
+
+
+def _history(log: list[dict]) -> list[dict]:
+    names = {"loss": "loss", "eval_loss": "validation_loss"}
+    return [{"step": entry["step"], name: entry[key]} for entry in log for key, name in names.items() if key in entry]

@@ -1,0 +1,125 @@
+"""TRL's SFTTrainer with what a long run needs: it resumes exactly, keeps the best adapter, and stops at a bad loss.
+
+Unsloth must be imported before trl, so that this module is imported only where a model is trained.
+"""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+import unsloth  # noqa: F401  before transformers, peft and trl
+from tqdm import tqdm
+from transformers import TrainerCallback
+from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
+from trl import SFTTrainer
+
+from ..device import give_memory_back
+from ..errors import UserError
+from ..processes import spread
+from ..runs import write_json
+from ..scoring.metrics import completion_nats, total
+from .checkpoints import MARK, restore_adapter
+
+LOSSES = {"loss": "loss", "validation": "eval_loss"}
+
+
+class LoraTrainer(SFTTrainer):
+    """Five methods of the library's trainer, each replaced where a resumed run would differ from an undisturbed one, a
+    broken run would go on or a loss would be a mean of means; `tests/test_training.py` fails if the library stops
+    calling them.
+    """
+
+    validation_rows: list[dict[str, str]]
+
+    def _get_train_sampler(self, train_dataset=None):
+        """Batches of like length, their order a function of seed and epoch; the library draws it from global state."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return DistributedLengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            num_replicas=1,
+            rank=0,
+            seed=self.args.data_seed,
+            lengths=[len(ids) for ids in dataset["input_ids"]],
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        restore_adapter(self.model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self):
+        restore_adapter(self.model, Path(self.state.best_model_checkpoint))
+
+    def evaluate(self, *args, **kwargs):
+        """Nats a completion token, every token weighing the same; the library's is a mean over batches of rows."""
+        if self.is_fsdp_enabled:  # a shard cannot score by itself
+            return super().evaluate(*args, **kwargs)
+        rows = self.validation_rows
+        scored = total(spread(rows, lambda part: completion_nats(self.model, self.processing_class, part)))
+        metrics = {"eval_loss": scored.nats / scored.tokens}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)  # ()
+        check_finite(loss.item(), self.state.global_step + 1)
+        return loss
+
+
+def check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise UserError(f"the loss became {loss} at step {step}: lower learning_rate (halve it) and run again")
+
+
+class Checks(TrainerCallback):
+    """Validation loss and checkpoint at equal distances, the last one at the end; marks whole checkpoints.
+
+    The checkpoint of a run that is about to end is not marked: there is nothing to go on with.
+    """
+
+    def __init__(self, evaluations: int, key: str):
+        self.evaluations, self.key = evaluations, key
+        self.seconds_before = 0.0  # of earlier processes
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.perf_counter()
+        self.steps = {round(state.max_steps * i / self.evaluations) for i in range(1, self.evaluations + 1)}
+
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step in self.steps:
+            # A logged loss is a mean since the last one, which a resumed run cannot know.
+            control.should_log = control.should_evaluate = control.should_save = True
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        check_finite(metrics["eval_loss"], state.global_step)
+        give_memory_back()
+
+    def on_save(self, args, state, control, **kwargs):
+        if args.should_save and not control.should_training_stop:
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            files = sorted(path.name for path in checkpoint.iterdir())
+            mark = {"key": self.key, "step": state.global_step, "seconds": self.seconds(), "files": files}
+            write_json(checkpoint / MARK, mark)
+
+
+class Progress(TrainerCallback):
+    """One line of progress with the losses, on standard output: reports show it once and not in red."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="training", file=sys.stdout, mininterval=1
+        )
+        self.shown = {}
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.shown |= {name: f"{float(logs[key]):.3f}" for name, key in LOSSES.items() if key in (logs or {})}
+        self.bar.set_postfix(self.shown, refresh=False)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
