@@ -61,14 +61,15 @@ def test_a_reference_that_does_not_fit_its_signature_is_asked_for_as_a_whole():
 
 
 @pytest.mark.parametrize("task", [TranslationTask(), LeetcodeTask()])
-def test_cut_between_prompt_and_completion_is_a_token_boundary(task):
+@pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m-instruct"])
+def test_cut_between_prompt_and_completion_is_a_token_boundary(task, name):
     from llmft_helpers.models.embedded import embedded_model
     from llmft_helpers.runs import cache_dir
 
     transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model(cache_dir()))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model(name, cache_dir()))
     row = training_rows(task, [ROW | PROBLEM])[0]
-    apart = tokenizer(row["prompt"]).input_ids + tokenizer(row["completion"]).input_ids
+    apart = tokenizer(row["prompt"]).input_ids + tokenizer(row["completion"], add_special_tokens=False).input_ids
     assert apart == tokenizer(row["prompt"] + row["completion"]).input_ids
 
 
