@@ -10,7 +10,6 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-
 from transformers import LlamaConfig
 
 from llmft_helpers.doctor import gpu as doctor_gpu

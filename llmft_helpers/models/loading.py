@@ -256,8 +256,8 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
         model.load_adapter(str(path), adapter_name=name)
     else:
         model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
-    if has_card():
-        take_fused_kernels(model)
+        if has_card():
+            take_fused_kernels(model)
     # PEFT loads into float32; adapters are measured and saved in 16 bits.
     cast_adapter(model, next(iter(load_file(path / "adapter_model.safetensors").values())).dtype, name)
     add_in_place(model)
