@@ -77,7 +77,7 @@ def use_formulas() -> None:
     from bitsandbytes.nn import Linear4bit
     from unsloth.kernels import fast_lora, rms_layernorm, utils
     from unsloth.kernels import swiglu as swiglu_kernels
-    from unsloth.models import llama
+    from unsloth.models import _utils, llama, loader
 
     rms_layernorm._rms_forward, rms_layernorm._rms_backward = rms_forward, rms_backward
     fast_lora.swiglu_fg_kernel = swiglu
@@ -85,7 +85,10 @@ def use_formulas() -> None:
     utils._fast_dequantize_bnb, utils._fast_gemv_bnb, utils._USE_NF4_KERNELS = dequantize, product, False
     llama.fast_rope_embedding = rope
     llama._base_weight_dtype = lambda projection: torch.bfloat16  # float32, which hides no fault, too
-    llama.DEVICE_COUNT = 1
+    llama.DEVICE_COUNT, _utils.SUPPORTS_BFLOAT16 = 1, True
+    llama.get_current_device, loader.ALLOW_BITSANDBYTES = lambda: "cpu", True
+    ensure = llama._PerDeviceRopeCache._ensure_rope_cache
+    llama._PerDeviceRopeCache._ensure_rope_cache = lambda self, index: ensure(self, index or 0)
     llama._PerDeviceRopeCache._build_rope_cache = build_rope_cache
     # bitsandbytes turns weights into a CPU's own layout after an evaluation
     initialise = Linear4bit.__init__
