@@ -85,7 +85,7 @@ def use_formulas() -> None:
     utils._fast_dequantize_bnb, utils._fast_gemv_bnb, utils._USE_NF4_KERNELS = dequantize, product, False
     llama.fast_rope_embedding = rope
     llama._base_weight_dtype = lambda projection: torch.bfloat16  # float32, which hides no fault, too
-    llama.DEVICE_COUNT, _utils.SUPPORTS_BFLOAT16 = 1, True
+    llama.DEVICE_COUNT, llama.DEVICE_TYPE_TORCH, _utils.SUPPORTS_BFLOAT16 = 1, "cpu", True
     llama.get_current_device, loader.ALLOW_BITSANDBYTES = lambda: "cpu", True
     ensure = llama._PerDeviceRopeCache._ensure_rope_cache
     llama._PerDeviceRopeCache._ensure_rope_cache = lambda self, index: ensure(self, index or 0)

@@ -18,7 +18,7 @@ four_bit = BitsAndBytesConfig(
     load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
 )
 model = AutoModelForCausalLM.from_pretrained(folder / "llama", quantization_config=four_bit, dtype=torch.float32)
-model = model.dequantize().float().eval()
+model = model.dequantize(dtype=torch.float32).eval()
 
 
 @torch.no_grad()

@@ -50,12 +50,10 @@ def _compiler() -> Finding:
 
 
 def profile_findings(profile: Profile) -> list[Finding]:
-    """Access to the profile's model, room for its files and its memory on a card; nothing for a model that is made."""
-    name = profile.model.name
-    if name in ("embedded", "random"):
-        return []
-    reach = [] if Path(name).is_dir() else [_access(name), _hub_disk()]
-    return [*reach, memory_finding(profile)] if has_card() else reach
+    """Access to the profile's model, room for its files and, on a card, its memory; nothing for a model that is made."""
+    reach = [] if profile.model.is_local else [_access(profile.model.name), _hub_disk()]
+    made = profile.model.is_local and not Path(profile.model.name).is_dir()
+    return [*reach, memory_finding(profile)] if has_card() and not made else reach
 
 
 def _access(name: str) -> Finding:

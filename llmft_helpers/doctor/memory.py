@@ -73,10 +73,8 @@ def memory_finding(profile: Profile) -> Finding:
     import torch
     from transformers import AutoConfig
 
-    from ..models.loading import model_path  # not at the top: the doctor says what cannot be imported
-
     try:
-        config = AutoConfig.from_pretrained(str(model_path(profile.model)), revision=profile.model.revision)
+        config = AutoConfig.from_pretrained(profile.model.name, revision=profile.model.revision)
     except OSError:
         return Finding("GPU memory needed", "not known without the model's configuration")
     config = config.get_text_config()
