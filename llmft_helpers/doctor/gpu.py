@@ -50,7 +50,7 @@ def _compiler() -> Finding:
 
 
 def profile_findings(profile: Profile) -> list[Finding]:
-    """Access to the profile's model, room for its files and, on a card, its memory; nothing for a model that is made."""
+    """Access to the model, room for its files and, on a card, memory for its training; nothing for one that is made."""
     reach = [] if profile.model.is_local else [_access(profile.model.name), _hub_disk()]
     made = profile.model.is_local and not Path(profile.model.name).is_dir()
     return [*reach, memory_finding(profile)] if has_card() and not made else reach
