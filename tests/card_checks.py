@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import json
 import sys
 import time
@@ -40,6 +41,7 @@ def texts(model, tokenizer, batch_size: int) -> list[str]:
 
 def note(name: str, value) -> None:
     results[name] = value
+    out.write_text(json.dumps(results), encoding="utf-8")
     print(f"{time.perf_counter() - started:6.1f} s  {name}", file=sys.stderr, flush=True)
 
 
@@ -179,6 +181,7 @@ def statistics_fetched() -> list:
     return fetched
 
 
+gc.freeze()  # Unsloth collects garbage a dozen times a load: not through its libraries each time
 note("statistics", statistics_fetched())
 model, tokenizer = load_base_model(base)
 note("nats_base", nats(model, tokenizer))
@@ -193,4 +196,3 @@ model.config.max_position_embeddings = kept
 train_and_save()
 adapters(model, tokenizer)
 reloaded()
-out.write_text(json.dumps(results), encoding="utf-8")

@@ -21,6 +21,8 @@ device.compute_dtype = lambda: computes_in[0]
 
 def make_a_card() -> None:
     """What is asked of a card: an A100 with 80 GB, almost all of it free."""
+    from transformers import training_args
+
     properties = SimpleNamespace(name="a card", total_memory=80 * 10**9, major=8, minor=0, multi_processor_count=108)
     torch.cuda.get_device_properties = lambda *_: properties
     torch.cuda.get_device_capability = lambda *_: (8, 0)
@@ -28,6 +30,7 @@ def make_a_card() -> None:
     torch.cuda.mem_get_info = lambda *_: (78 * 10**9, 80 * 10**9)
     torch.cuda.current_device = lambda: 0
     torch.cuda.max_memory_allocated = lambda *_: 0
+    training_args.is_torch_bf16_gpu_available = lambda: True
 
 
 def rms_forward(x, weight, eps, gemma, wrap, multirow=None):  # (N, C), (C,)
@@ -119,6 +122,6 @@ def generate_the_trainer() -> None:
     _patch_trl_trainer()
 
 
-make_a_card()
 use_formulas()
+make_a_card()
 generate_the_trainer()
