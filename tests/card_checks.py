@@ -184,6 +184,7 @@ def statistics_fetched() -> list:
 gc.freeze()  # Unsloth collects garbage a dozen times a load: not through its libraries each time
 note("statistics", statistics_fetched())
 model, tokenizer = load_base_model(base)
+note("long_tokens", min(len(tokenizer(row["prompt"]).input_ids) for row in long))
 note("nats_base", nats(model, tokenizer))
 note("texts_batched", texts(model, tokenizer, 4))
 note("texts_single", texts(model, tokenizer, 1))
