@@ -100,7 +100,8 @@ def not_shown(rows: list[dict], shown: list[dict]) -> str:
     """How many rows are scored and not shown."""
     if len(rows) == len(shown):
         return "Every answer may be shown."
-    return f"{len(rows) - len(shown)} of {len(rows)} rows hold a slur or a curse in some arm's answer: scored, but not shown here."
+    hidden = len(rows) - len(shown)
+    return f"{hidden} of {len(rows)} rows hold a slur or a curse in some arm's answer: scored, but not shown here."
 
 
 def chrf_higher(predictions: list[dict]) -> str:
