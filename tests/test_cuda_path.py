@@ -106,6 +106,14 @@ def test_out_of_memory_names_the_profiles_length(card):
     assert "model.max_length = 24 (was 48" in card["advice"] and "train.batch_size = 1 (was 3)" in card["advice"]
 
 
+def test_activations_take_what_the_doctor_calculates(card):
+    """Beside what only a CPU keeps: keys and values repeated for all heads, and the turns that the formula is made of."""
+    repeated = 2 * 2 * (SMALL["num_attention_heads"] - SMALL["num_key_value_heads"]) * SMALL["head_dim"]
+    turns = 2 * 2 * SMALL["head_dim"]
+    assert card["kept_bytes"] == card["calculated_bytes"] + SMALL["num_hidden_layers"] * (repeated + turns)
+    assert card["adapter_types"] == ["torch.float32"]
+
+
 def test_a_stopped_run_goes_on_from_its_checkpoint_and_ends_alike(card):
     assert card["steps"] == 4 and card["moved_by"] > 1e-3
     assert card["resumed_from"] == 2 and card["resumed_differs_by"] == 0

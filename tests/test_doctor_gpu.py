@@ -93,7 +93,8 @@ def test_memory_is_counted_as_by_hand(full):
     need = memory.card_memory(full, config)
     assert need.weights == pytest.approx(1.03, abs=0.01)  # 973 million in 4 bits, 263 million in 16
     assert need.adapter == pytest.approx(45_088_768 * 16 / 1e9)
-    assert memory.token_bytes(config, checkpointing=False) == 16 * 2 * (4 * 2048 + 2 * 2048 + 2 * 512 + 2 * 8192)
+    block = 2 * (4 * 2048 + 2 * 2048 + 2 * 512 + 2 * 8192)
+    assert memory.token_bytes(config, checkpointing=False) == 16 * block + 2 * 2 * 2048
     assert memory.card_memory(full, config, checkpointing=True).activations < need.activations / 4
 
 

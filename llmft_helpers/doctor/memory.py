@@ -40,13 +40,13 @@ def token_bytes(config, checkpointing: bool) -> float:
     """Bytes of activations a token that Unsloth's fused Llama keeps for the backward pass, in 16 bits.
 
     A block keeps its input, the two normed inputs, the stream between, queries, keys, values, attention's output, gate
-    and up. With checkpointing only its input, and one block at a time, with its gradients, is computed again.
+    and up; the last norm its input and output. With checkpointing only its input, and one block at a time, with its gradients, is computed again.
     """
     shape = projections(config)
     width, queries, keys, inner = config.hidden_size, shape["q_proj"][1], shape["k_proj"][1], config.intermediate_size
     block = 2 * (4 * width + 2 * queries + 2 * keys + 2 * inner)
-    layers = config.num_hidden_layers
-    return layers * 2 * width + 2 * block if checkpointing else layers * block
+    blocks = config.num_hidden_layers * 2 * width + 2 * block if checkpointing else config.num_hidden_layers * block
+    return blocks + 2 * 2 * width
 
 
 def card_memory(profile: Profile, config, checkpointing: bool | None = None) -> CardMemory:
