@@ -107,7 +107,7 @@ def test_out_of_memory_names_the_profiles_length(card):
 
 
 def test_activations_take_what_the_doctor_calculates(card):
-    """Beside what only a CPU keeps: keys and values repeated for all heads, and the turns that the formula is made of."""
+    """Beside what only a CPU keeps: keys and values for all heads, and the turns of the formula."""
     repeated = 2 * 2 * (SMALL["num_attention_heads"] - SMALL["num_key_value_heads"]) * SMALL["head_dim"]
     turns = 2 * 2 * SMALL["head_dim"]
     assert card["kept_bytes"] == card["calculated_bytes"] + SMALL["num_hidden_layers"] * (repeated + turns)

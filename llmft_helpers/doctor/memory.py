@@ -40,7 +40,8 @@ def token_bytes(config, checkpointing: bool) -> float:
     """Bytes of activations a token that Unsloth's fused Llama keeps for the backward pass, in 16 bits.
 
     A block keeps its input, the two normed inputs, the stream between, queries, keys, values, attention's output, gate
-    and up; the last norm its input and output. With checkpointing only its input, and one block at a time, with its gradients, is computed again.
+    and up; the last norm its input and output. With checkpointing a block keeps only its input, and one at a time, with
+    its gradients, is computed again.
     """
     shape = projections(config)
     width, queries, keys, inner = config.hidden_size, shape["q_proj"][1], shape["k_proj"][1], config.intermediate_size
