@@ -3,7 +3,17 @@
 May use `runs` and what is below.
 """
 
-from .plots import plot_arms, plot_changes, plot_grid, plot_losses, save_figure
+from . import character_sentences
+from .plots import (
+    loss_figure,
+    plot_arms,
+    plot_bits,
+    plot_changes,
+    plot_grid,
+    plot_losses,
+    save_figure,
+    show_picture,
+)
 from .tables import (
     ARM_NAMES,
     ARMS,
@@ -28,17 +38,21 @@ __all__ = [
     "TRANSLATION_COLUMNS",
     "ablation_table",
     "arms_table",
+    "character_sentences",
     "failures_table",
+    "loss_figure",
     "markdown",
     "marked_words",
     "p_text",
     "plot_arms",
+    "plot_bits",
     "plot_changes",
     "plot_grid",
     "plot_losses",
     "register_table",
     "save_figure",
     "say",
+    "show_picture",
     "side_by_side",
     "with_interval",
 ]
