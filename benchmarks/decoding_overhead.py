@@ -2,10 +2,10 @@
 
     python benchmarks/decoding_overhead.py [--rows 64] [--tokens 512] [--json FILE]
 
-No model runs: the rows are solutions out of data/, a token a step, and the logits are random numbers for a vocabulary
-as large as Llama 3's. Both arms must say the same at every step. The arms take turns step by step. Milliseconds are
-means over all steps, in which the texts grow from nothing to --tokens; the last row of the table is what choosing the
-best of the logits takes.
+No model runs: the rows are solutions out of data/, a character a step, and the logits are random numbers for a
+vocabulary as large as Llama 3's. Both arms must say the same at every step, and take turns step by step. Milliseconds
+are means over all steps, in which the texts grow from nothing to --tokens; the last row of the table is what choosing
+the best of the logits takes.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pandas
 import torch
-from transformers import AutoTokenizer, NoRepeatNGramLogitsProcessor
+from transformers import NoRepeatNGramLogitsProcessor
 
 from llmft_helpers.device import device_description
 from llmft_helpers.models import generation
-from llmft_helpers.models.embedded import embedded_model
-from llmft_helpers.runs import ROOT, cache_dir, git_commit, read_jsonl, write_json
+from llmft_helpers.models.embedded import character_tokenizer
+from llmft_helpers.runs import ROOT, git_commit, read_jsonl, write_json
 
 VOCABULARY = 128_256
 STOP = ("\n# Problem", "\nProblem:")
@@ -64,7 +64,7 @@ def timed(function, *arguments) -> tuple[object, float]:
 
 
 def measure(tokenizer, ids: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Milliseconds a step, by part and arm; AssertionError where the arms differ."""
+    """Milliseconds a step, by part and arm; the arms must not differ."""
     logits = torch.randn(len(ids), VOCABULARY, generator=torch.Generator().manual_seed(0))  # (B, V)
     seconds = {part: dict.fromkeys(ARMS, 0.0) for part in ("loop guard", "stop strings", "choosing the best")}
     parts = arms(tokenizer)
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="of an answer (default 512)")
     parser.add_argument("--json", type=Path, help="write what is printed")
     options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(embedded_model(cache_dir()))
+    tokenizer = character_tokenizer()
     ids = texts(tokenizer, options.rows, options.tokens)
     measured = measure(tokenizer, ids)
     size = f"{options.rows} rows, {options.tokens} tokens, {VOCABULARY:,} logits, {device_description()['device']}"

@@ -58,7 +58,7 @@ def plot_bits(scores: dict, path: Path) -> None:
     axes.bar_label(bars, fmt="%.2f")
     axes.axhline(together, color="#D55E00", linestyle="--", label=f"all: {together:.2f}")
     axes.set(ylabel="bits a byte", title="Unseen documents, by domain", ylim=(0, None))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
