@@ -26,7 +26,8 @@ def test_parameters_and_training():
     text = sentences.parameters(shape, 131_071, {"parameters": 17_592_192, "multiplied_parameters": 798_848})
     assert "V = 97 characters, C = 128 channels, L = 4 blocks" in text and "R = 131,071 rows" in text
     assert "**17,592,192** parameters" in text and "Only 798,848 of them" in text
-    text = sentences.training({"step": 1523, "seconds": 150.04, "best": 1.0856}, 3_119_104, 2_079_403)
+    characters = {"read": 3_119_104, "text": 2_079_403}
+    text = sentences.training({"step": 1523, "seconds": 150.04, "best": 1.0856}, characters)
     assert text.startswith("1,523 steps in 150 s read 3,119,104 characters (20,788 a second)")
     assert "1.5 times over. Best validation loss **1.086**." in text
 

@@ -3,17 +3,8 @@
 May use `runs` and what is below.
 """
 
-from . import character_sentences
-from .plots import (
-    loss_figure,
-    plot_arms,
-    plot_bits,
-    plot_changes,
-    plot_grid,
-    plot_losses,
-    save_figure,
-    show_picture,
-)
+from . import character_sentences, comparisons, selection, sentences
+from .plots import loss_figure, plot_arms, plot_bits, plot_changes, plot_grid, plot_losses, show_picture
 from .tables import (
     ARM_NAMES,
     ARMS,
@@ -21,14 +12,15 @@ from .tables import (
     TRANSLATION_COLUMNS,
     ablation_table,
     arms_table,
+    bits_table,
     failures_table,
-    markdown,
-    marked_words,
-    p_text,
+    languages_table,
     register_table,
+    runs_table,
     say,
+    settings_table,
     side_by_side,
-    with_interval,
+    sources_table,
 )
 
 __all__ = [
@@ -38,21 +30,24 @@ __all__ = [
     "TRANSLATION_COLUMNS",
     "ablation_table",
     "arms_table",
+    "bits_table",
     "character_sentences",
+    "comparisons",
     "failures_table",
+    "languages_table",
     "loss_figure",
-    "markdown",
-    "marked_words",
-    "p_text",
     "plot_arms",
     "plot_bits",
     "plot_changes",
     "plot_grid",
     "plot_losses",
     "register_table",
-    "save_figure",
+    "runs_table",
     "say",
+    "selection",
+    "sentences",
+    "settings_table",
     "show_picture",
     "side_by_side",
-    "with_interval",
+    "sources_table",
 ]

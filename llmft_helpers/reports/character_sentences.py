@@ -32,12 +32,12 @@ def parameters(shape: dict, table_rows: int, counts: dict) -> str:
     )
 
 
-def training(trained: dict, read: int, characters: int) -> str:
-    """`trained`: step, seconds, best; characters `read` in all, out of a text of so many `characters`."""
-    seconds = trained["seconds"]
+def training(trained: dict, characters: dict) -> str:
+    """`trained`: step, seconds, best; `characters`: how many the text has, and how many were read in all."""
+    seconds, read = trained["seconds"], characters["read"]
     return (
         f"{trained['step']:,} steps in {seconds:.0f} s read {read:,} characters ({read / seconds:,.0f} a second), the "
-        f"text as read {read / characters:.1f} times over. Best validation loss **{trained['best']:.3f}**."
+        f"text as read {read / characters['text']:.1f} times over. Best validation loss **{trained['best']:.3f}**."
     )
 
 
