@@ -172,7 +172,7 @@ def test_a_run_that_fails_leaves_the_results_of_the_last_one_together(name):
 def test_the_character_model_is_saved_together_with_its_scores():
     cells = [c.source for c in nbformat.read(ROOT / "notebooks" / "01_char_gpt.ipynb", 4).cells]
     (place,) = (i for i, cell in enumerate(cells) if "runs.save_metrics(" in cell)
-    assert [i for i, cell in enumerate(cells) if '    folder / "model.pt",' in cell] == [place]
+    assert [i for i, cell in enumerate(cells) if 'validation}, folder / "model.pt")' in cell] == [place]
 
 
 def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, monkeypatch, outputs):
