@@ -99,7 +99,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from .reports.notebooks import find_notebooks, run_notebook
+    from .reports.notebooks import find_notebooks, run_notebooks
 
     choice = options.profile or default_name()
     if choice.endswith(".toml"):
@@ -107,9 +107,7 @@ def run(options: argparse.Namespace) -> int:
     profile = load_profile(choice)
     paths = find_notebooks(options.notebooks)
     print(f"profile {profile.name}: {profile.description}", file=sys.stderr)
-    for path in paths:
-        print(run_notebook(path, profile, choice))
-    return 0
+    return 0 if run_notebooks(paths, profile, choice) else 2
 
 
 def train(options: argparse.Namespace) -> int:

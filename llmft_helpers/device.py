@@ -30,6 +30,13 @@ def peak_memory_gb() -> dict[str, float]:
     return memory
 
 
+def has_card() -> bool:
+    """Whether a CUDA device computes here: where models are loaded and trained otherwise than on a CPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 @functools.cache
 def compute_dtype():
     """The torch.dtype of this device's matrix products: bfloat16 where it is fast, else float16 on a card, which then

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from llmft_helpers.errors import UserError
 from llmft_helpers.models import generation
 from llmft_helpers.models.embedded import character_tokenizer
 from llmft_helpers.models.generation import Generated, generate
@@ -41,6 +42,17 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing(base, prompts, monk
 def test_prompts_that_are_all_the_same_keep_a_token_to_begin_with(base, prompts):
     model, tokenizer = base
     assert generate(model, tokenizer, prompts[:1] * 3, 12) == generate(model, tokenizer, prompts[:1], 12) * 3
+
+
+def test_a_prompt_longer_than_the_model_holds_is_named_before_any_work(base, prompts, monkeypatch):
+    model, tokenizer = base
+    held = model.config.max_position_embeddings
+    fits = "a" * (held - 12 - len(tokenizer("").input_ids))
+    asked = [prompts[0], fits, fits + "a", fits + "aa"]
+    assert generation.too_long(model, tokenizer, asked, 12) == {2: held - 11, 3: held - 10}
+    monkeypatch.setattr(model, "generate", None)
+    with pytest.raises(UserError, match=f"prompt 3 of 4 has {held - 11} tokens: with 12 for its answer .* the {held}"):
+        generate(model, tokenizer, asked, 12)
 
 
 def test_equals_transformers_greedy_decoding_without_padding(base, prompts):

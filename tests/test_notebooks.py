@@ -5,10 +5,12 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 
+from llmft_helpers.__main__ import main
 from llmft_helpers.errors import UserError
 from llmft_helpers.models.notes import adapter_note
 from llmft_helpers.profiles import PRESETS, load_profile
@@ -197,6 +199,18 @@ def test_a_kernel_that_dies_is_one_message_and_the_partial_copy_kept(profile, tm
         notebooks.run_notebook(tmp_path / "08_dying.ipynb", profile, "tiny")
     partial = outputs / "tiny" / "reports" / "08_dying.partial.ipynb"
     assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
+
+
+def test_after_a_failure_only_those_run_that_do_not_need_it(tmp_path, monkeypatch, capsys, outputs):
+    for name, code in (("01_a", "print(1)"), ("02_b", "1 / 0"), ("03_c", "print(3)"), ("04_d", "print(4)")):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    assert main(["run", "--profile", "tiny"]) != 0
+    shown = capsys.readouterr()
+    assert [Path(line).stem for line in shown.out.splitlines()] == ["01_a", "03_c"]
+    assert "02_b.ipynb failed" in shown.err and "ZeroDivisionError" in shown.err
+    assert "04_d.ipynb is left out: it reads the results of notebook 02" in shown.err
+    assert main(["run", "01", "04", "--profile", "tiny"]) == 0
 
 
 def test_a_report_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch, outputs):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..cpu.shared_prefix import read_shared_prefix
+from ..errors import UserError
 
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
 
@@ -38,8 +39,9 @@ def generate(
 
     A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.
     Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
-    `progress(done, total)` is called after every batch.
+    `progress(done, total)` is called after every batch. UserError for a prompt that the model cannot hold.
     """
+    _refuse_too_long(model, tokenizer, prompts, max_new_tokens)
     was_training = model.training
     model.eval()
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: memory fails early
@@ -66,6 +68,22 @@ def generate(
     finally:
         model.train(was_training)
     return results
+
+
+def too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> dict[int, int]:
+    """{index: tokens} of the prompts that leave no room for `max_new_tokens` in what the model can hold."""
+    room = model.config.get_text_config().max_position_embeddings - max_new_tokens
+    counts = (len(tokenizer(prompt).input_ids) for prompt in prompts)
+    return {index: count for index, count in enumerate(counts) if count > room}
+
+
+def _refuse_too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> None:
+    for index, count in too_long(model, tokenizer, prompts, max_new_tokens).items():
+        held = model.config.get_text_config().max_position_embeddings
+        raise UserError(
+            f"prompt {index + 1} of {len(prompts)} has {count} tokens: with {max_new_tokens} for its answer that is "
+            f"more than the {held} that the model can hold; shorten it, or lower max_new_tokens"
+        )
 
 
 def _generate_batch(

@@ -18,7 +18,7 @@ from ..cpu.int8 import int8_is_much_faster
 from ..cpu.products import add_in_place, round_to_int8
 from ..cpu.speed import speed_up
 from ..data.hub import hub_advice
-from ..device import compute_dtype
+from ..device import compute_dtype, has_card
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
 from ..runs import cache_dir, read_json, write_json
@@ -29,6 +29,8 @@ from .padding import set_padding
 
 ADAPTER_NOTE = "llmft.json"
 
+# Unsloth fetches three repositories at each load to count its users; a slow proxy turns that into a failed load.
+os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
 # bitsandbytes misses an optional package that would compute the same.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
@@ -48,14 +50,14 @@ def load_base_model(settings: ModelSettings):
         with _never_rounded(settings.keep_16bit):
             model, tokenizer = FastLanguageModel.from_pretrained(
                 str(path),
-                max_seq_length=settings.max_length,
+                max_seq_length=context(path, settings.revision) if has_card() else settings.max_length,
                 dtype=compute_dtype(),
                 load_in_4bit=settings.load_in_4bit,
                 revision=settings.revision,
                 use_gradient_checkpointing=False,
                 use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
                 # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
-                **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
+                **({} if has_card() else {"attn_implementation": "eager"}),
             )
     except OSError as error:
         raise UserError(_loading_advice(settings, error)) from error
@@ -75,9 +77,17 @@ def load_base_model(settings: ModelSettings):
     elif settings.load_in_4bit and settings.keep_16bit:
         share = share_in_4bit(model)
         print(f"{share:.0%} of the weights between embedding and head are in 4 bits, the rest is not rounded.")
-    if not torch.cuda.is_available():
+    if not has_card():
         speed_up(model)
     return model, tokenizer
+
+
+def context(path: str | Path, revision: str | None = None) -> int:
+    """Tokens that the model at `path` can hold. Unsloth's forward on a card cuts what is longer than the length it was
+    loaded with, and stretches positions if that is longer than this."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(path), revision=revision).get_text_config().max_position_embeddings
 
 
 @contextlib.contextmanager
@@ -162,7 +172,7 @@ def add_lora(model, settings: LoraSettings, seed: int):
     if settings.loftq and is_4bit(model):
         share = begin_at_rounding_error(model, Path(model.config._name_or_path))
         print(f"LoRA begins where it gives back {share:.0%} of the squared error of 4-bit rounding.")
-    model.int8_products = settings.int8_products and not torch.cuda.is_available() and int8_is_much_faster(model.dtype)
+    model.int8_products = settings.int8_products and not has_card() and int8_is_much_faster(model.dtype)
     if model.int8_products:
         round_to_int8(model)
         dtype = str(model.dtype).removeprefix("torch.")
@@ -235,10 +245,21 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
         model.load_adapter(str(path), adapter_name=name)
     else:
         model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+        if has_card():
+            take_fused_kernels(model)
     # PEFT loads into float32; adapters are measured and saved in 16 bits.
     cast_adapter(model, next(iter(load_file(path / "adapter_model.safetensors").values())).dtype, name)
     add_in_place(model)
     return model.eval()
+
+
+def take_fused_kernels(model) -> None:
+    """Compute a loaded adapter with what computes it in training, Unsloth's fused LoRA, and not with PEFT's forward:
+    in 16 bits they round differently. Nothing where the architecture has none: both are PEFT's then."""
+    from unsloth.models.llama import FastLlamaModel
+
+    if any(hasattr(module, "apply_qkv") for module in model.modules()):
+        FastLlamaModel.patch_peft_model(model, use_gradient_checkpointing=False)
 
 
 def cast_adapter(model, dtype: torch.dtype, name: str = "default") -> None:

@@ -15,6 +15,7 @@ from ..profiles import Profile, is_local
 from ..runs import ROOT, outputs_root, run_dir, write_text
 
 FOLDER = ROOT / "notebooks"
+NEEDS = {"04": ("01", "02", "03")}  # by number: whose results a notebook reads
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -26,6 +27,23 @@ def find_notebooks(numbers: list[str]) -> list[Path]:
     if unknown:
         raise UserError(f"no notebook {', '.join(unknown)}: there are {', '.join(known)}")
     return [known[number.zfill(2)] for number in numbers] or every
+
+
+def run_notebooks(paths: list[Path], profile: Profile, profile_choice: str) -> bool:
+    """Run them in order and print each report's path; whether all came to their end. After a failure those go on that
+    do not read its results."""
+    missing: set[str] = set()
+    for path in paths:
+        number = path.name[:2]
+        needed = sorted(missing.intersection(NEEDS.get(number, ())))
+        try:
+            if needed:
+                raise UserError(f"{path.name} is left out: it reads the results of notebook {', '.join(needed)}")
+            print(run_notebook(path, profile, profile_choice), flush=True)
+        except UserError as error:
+            missing.add(number)
+            print(f"error: {error}", file=sys.stderr)
+    return not missing
 
 
 def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
