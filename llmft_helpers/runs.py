@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -45,17 +46,74 @@ def _made(folder: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a temporary neighbour is renamed over `path`."""
+    """Write a whole file or nothing: a temporary neighbour is renamed over `path`, or over what it links to.
+
+    Pipes, devices and descriptors (/dev/stdout) are written through. An existing file keeps its mode and its owner.
+    """
+    _made(path.parent)
+    try:
+        descriptor = _descriptor(path)
+        if descriptor is not None or (path.exists() and not path.is_file()):
+            with open(os.dup(descriptor) if descriptor is not None else path, "w", encoding="utf-8") as stream:
+                stream.write(text)
+        else:
+            _write_whole(path.resolve(), text)
+    except BrokenPipeError:  # its reader has seen enough
+        raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; free some space or correct the permissions, and run again"
+        ) from error
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of this process's open file that `path` names: /dev/stdout, /dev/fd/63 and links to them."""
+    own = Path("/proc/self/fd").resolve()
+    for _ in range(40):  # as many links as Linux follows
+        if path.parent.resolve() == own:
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
+
+
+def _write_whole(path: Path, text: str) -> None:
     _made(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         partial.write_text(text, encoding="utf-8")
+        if path.exists():
+            shutil.copymode(path, partial)
+            with contextlib.suppress(PermissionError):  # giving files away is root's
+                os.chown(partial, path.stat().st_uid, path.stat().st_gid)
         os.replace(partial, path)
-    except OSError as error:
+    finally:
         partial.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; free some space or correct the permissions, and run again"
-        ) from error
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty neighbour of `path`, or of the folder it links to, to be filled inside the block; then it takes the
+    place. A failure, or a kill, leaves what was there.
+    """
+    path = path.resolve()
+    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(partial, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(path: Path, value: object) -> None:

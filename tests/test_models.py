@@ -153,6 +153,17 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old_one(fresh, profile, t
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_an_adapter_folder_may_be_a_link(fresh, profile, tmp_path):
+    model = models.add_lora(fresh[0], profile.lora, seed=1)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "adapter").symlink_to(tmp_path / "disk" / "adapter")  # leads nowhere the first time
+    for run in (1, 2):
+        models.save_adapter(model, tmp_path / "adapter", {"base_model": "random", "run": run})
+        assert (tmp_path / "adapter").is_symlink()
+        assert json.loads((tmp_path / "disk" / "adapter" / models.ADAPTER_NOTE).read_text())["run"] == run
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["adapter"]
+
+
 def test_safetensors_own_error_is_told_as_the_systems_is(fresh, profile, tmp_path):
     """Not an OSError, but the same line; from a real write that the system refuses."""
     model = models.add_lora(fresh[0], profile.lora, seed=1)

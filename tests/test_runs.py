@@ -4,8 +4,11 @@ import ctypes
 import json
 import os
 import resource
+import socket
+import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -52,6 +55,127 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=runs.ROOT, check=False)
     assert done.returncode == 9
     assert runs.read_jsonl(path) == [{"n": 1}]
+
+
+def test_a_pipe_is_written_through(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text(encoding="utf-8")), daemon=True)
+    reader.start()
+    runs.write_text(pipe, "año\n")
+    reader.join(10)
+    assert read == ["año\n"] and stat.S_ISFIFO(pipe.lstat().st_mode) and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_device_is_written_through():
+    terminal, other = os.openpty()
+    name = Path(os.ttyname(other))
+    runs.write_text(name, "año\n")
+    assert os.read(terminal, 100).decode() == "año\r\n" and name.is_char_device()
+    os.close(terminal)
+    os.close(other)
+    with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
+        runs.write_text(Path("/dev/full"), "x")
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_standard_output_by_name_goes_on_where_it_was(name, tmp_path):
+    """Also where it is a file: a rename, or an opening of its own, would drop what stands before or comes after."""
+    if name == "link":
+        (tmp_path / name).symlink_to("/dev/stdout")
+    program = (
+        "import pathlib, sys\nfrom llmft_helpers import runs\nprint('before', flush=True)\n"
+        "runs.write_text(pathlib.Path(sys.argv[1]), 'between\\n')\nprint('after')"
+    )
+    with (tmp_path / "out.txt").open("w") as out:
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / name)], cwd=runs.ROOT, stdout=out, check=True, timeout=60
+        )
+    assert (tmp_path / "out.txt").read_text() == "before\nbetween\nafter\n"
+
+
+def test_process_substitution_is_written_through(tmp_path):
+    program = (
+        "import pathlib, sys; from llmft_helpers import runs; runs.write_text(pathlib.Path(sys.argv[1]), 'a\\nb\\n')"
+    )
+    line = 'exec 3>&1; "$1" -c "$2" >(tail -n 1 >&3) | cat'
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", sys.executable, program], cwd=runs.ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "b\n" and not done.stderr
+
+
+def test_a_link_stays_and_its_file_gets_the_text(tmp_path):
+    (tmp_path / "far").mkdir()
+    for name in ("old.txt", "new.txt"):
+        (tmp_path / name).symlink_to(Path("far") / name)
+    (tmp_path / "far" / "old.txt").write_text("old")
+    for name in ("old.txt", "new.txt"):  # the second leads nowhere yet
+        runs.write_text(tmp_path / name, "text")
+        assert (tmp_path / name).is_symlink() and (tmp_path / "far" / name).read_text() == "text"
+    assert sorted(os.listdir(tmp_path / "far")) == ["new.txt", "old.txt"]
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_follows_the_umask(tmp_path):
+    path = tmp_path / "secret.txt"
+    path.touch()
+    path.chmod(0o640)
+    runs.write_text(path, "text")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640 and path.read_text() == "text"
+    before = os.umask(0o027)
+    try:
+        runs.write_text(tmp_path / "new.txt", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new.txt").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+def test_a_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "theirs.txt"
+    path.touch()
+    os.chown(path, 1234, 4321)
+    runs.write_text(path, "text")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+
+
+@pytest.mark.parametrize("kind", ["folder", "socket"])
+def test_what_cannot_be_written_to_is_named_and_stays(kind, tmp_path):
+    path = tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+    else:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+    before = path.stat().st_mode
+    with pytest.raises(UserError, match=f"cannot write {path}: "):
+        runs.write_text(path, "text")
+    assert path.stat().st_mode == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_replaced_may_be_a_link_and_is_never_missing(tmp_path, monkeypatch):
+    (tmp_path / "disk" / "adapter").mkdir(parents=True)
+    (tmp_path / "disk" / "adapter" / "old").touch()
+    (tmp_path / "adapter").symlink_to(tmp_path / "disk" / "adapter")
+
+    with runs.whole_folder(tmp_path / "adapter") as partial:
+        (partial / "new").touch()
+    assert (tmp_path / "adapter").is_symlink() and os.listdir(tmp_path / "disk" / "adapter") == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["adapter", "disk"] and os.listdir(tmp_path / "disk") == ["adapter"]
+
+    replace = os.replace
+
+    def refuse(source, target):
+        if Path(source).suffix == ".part":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="No space left"), runs.whole_folder(tmp_path / "adapter") as partial:
+        (partial / "newer").touch()
+    assert os.listdir(tmp_path / "disk" / "adapter") == ["new"] and os.listdir(tmp_path / "disk") == ["adapter"]
 
 
 def test_rows_survive_the_round_trip(tmp_path):

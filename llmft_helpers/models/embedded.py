@@ -2,14 +2,13 @@
 
 import importlib.util
 import json
-import os
-import shutil
 import string
 from pathlib import Path
 
 import torch
 
 from ..errors import WRITE_ERRORS, UserError, reason
+from ..runs import whole_folder
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 
@@ -34,18 +33,12 @@ def embedded_model(cache: Path) -> Path:
 
 
 def _write_once(folder: Path, make) -> None:
-    """Let `make` fill a neighbour folder, then rename it: a killed run leaves no half model behind."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Let `make` fill the folder; a killed run leaves no half model behind."""
     try:
-        make(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        with whole_folder(folder) as partial:
+            make(partial)
     except WRITE_ERRORS as error:
         raise UserError(f"cannot write {folder}: {reason(error)}; about 600 MB of free space are needed") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _convert(source: Path, folder: Path) -> None:

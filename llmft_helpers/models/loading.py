@@ -7,8 +7,6 @@ it, because bitsandbytes' own CPU path repacks weights after an evaluation and t
 
 import contextlib
 import logging
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from ..data.hub import hub_advice
 from ..device import compute_dtype
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
-from ..runs import cache_dir, read_json, write_json
+from ..runs import cache_dir, read_json, whole_folder, write_json
 from .loftq import begin_at_rounding_error
 
 ADAPTER_NOTE = "llmft.json"
@@ -200,15 +198,11 @@ def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> 
 
     `weights`: the state of a model that is sharded over processes, gathered.
     """
-    partial = path.with_name(path.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial, state_dict=weights)
-        write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        with whole_folder(path) as partial:
+            model.save_pretrained(partial, state_dict=weights)
+            write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
     except WRITE_ERRORS as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot save the adapter in {path}: {reason(error)}; free some space and run again") from error
 
 
