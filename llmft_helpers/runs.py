@@ -126,7 +126,7 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
 
 def read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the notebook that writes it first") from error
     except json.JSONDecodeError as error:
@@ -139,7 +139,7 @@ def read_jsonl(path: Path) -> list[dict]:
     """One object a line; UserError names the file and the line."""
     rows = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     rows.append(_object(line, path, number))
