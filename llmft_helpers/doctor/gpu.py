@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from ..profiles import Profile
-from .findings import Finding
+from .findings import Finding, probed
 
 MODEL_DISK_GB = 4  # Llama 3.2 1B in 16 bits and the corpora of profile full
 CARD_MEMORY_GB = 26  # profile full without gradient checkpointing, by calculation
@@ -39,7 +39,7 @@ def profile_findings(profile: Profile) -> list[Finding]:
     name = profile.model.name
     if name in ("embedded", "random") or Path(name).is_dir():
         return []
-    return [_access(name), _hub_disk()]
+    return [*probed("model access", lambda: _access(name)), *probed("disk free for the hub", _hub_disk)]
 
 
 def _access(name: str) -> Finding:

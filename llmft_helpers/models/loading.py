@@ -6,7 +6,6 @@ it, because bitsandbytes' own CPU path repacks weights after an evaluation and t
 """
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +22,6 @@ from ..runs import cache_dir, read_json, whole_folder, write_json
 from .loftq import begin_at_rounding_error
 
 ADAPTER_NOTE = "llmft.json"
-
-# bitsandbytes misses an optional package that would compute the same.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def load_base_model(settings: ModelSettings):
