@@ -14,7 +14,7 @@ from pathlib import Path
 from .answering import solve_problems, stay_offline_if_local, trained_profile, translate_lines
 from .errors import WRITE_ERRORS, Terminated, UserError, system_errno
 from .profiles import default_name, load_profile
-from .runs import read_jsonl, write_jsonl
+from .runs import only_run, read_jsonl, write_jsonl
 from .streams import discard_output, refuse_columns, refuse_overwriting
 
 TRAINED = "the one it was trained with; of the untuned model LLMFT_PROFILE, or by device"
@@ -131,8 +131,9 @@ def run(options: argparse.Namespace) -> int:
     profile = load_profile(choice)
     paths = find_notebooks(options.notebooks)
     print(f"profile {profile.name}: {profile.description}", file=sys.stderr)
-    for path in paths:
-        print(run_notebook(path, profile, choice))
+    with only_run(profile):
+        for path in paths:
+            print(run_notebook(path, profile, choice))
     return 0
 
 
@@ -145,7 +146,8 @@ def train(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile)
     stay_offline_if_local(profile)
     start_processes()
-    with contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
+    alone = only_run(profile) if is_main() else contextlib.nullcontext()
+    with alone, contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
         folder = train_task(profile, options.task)
         print(f"adapter and results: {folder}")
     return 0

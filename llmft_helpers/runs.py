@@ -1,6 +1,7 @@
 """Where a run's files live, how they are written, and what is said about how they came to be."""
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -17,15 +18,24 @@ from .device import device_description, give_memory_back, peak_memory_gb
 from .errors import UserError, reason
 from .profiles import Profile
 
-ROOT = Path(__file__).resolve().parents[1]
+
+def _root() -> Path:
+    """The repository above this file; of a copy installed without --editable, the one above the working folder, or
+    that folder itself."""
+    above = (Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents)
+    return next((f for f in above if (f / "notebooks").is_dir() and (f / "llmft_helpers").is_dir()), Path.cwd())
+
+
+ROOT = _root()
 PINNED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "evaluate",
           "sacrebleu", "unsloth", "unsloth_zoo")  # fmt: skip
 TASKS = ("char_gpt", "translation", "leetcode", "comparison")
 
 
 def outputs_root() -> Path:
-    """`LLMFT_OUTPUTS`, or `outputs` in the repository."""
-    return Path(os.environ.get("LLMFT_OUTPUTS", ROOT / "outputs")).resolve()
+    """`LLMFT_OUTPUTS`, or `outputs`. A relative one lies in the repository: a notebook's working folder is another than
+    the shell's."""
+    return (ROOT / os.path.expanduser(os.environ.get("LLMFT_OUTPUTS", "").strip() or "outputs")).resolve()
 
 
 def run_dir(profile: Profile, task: str) -> Path:
@@ -43,6 +53,26 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}; name one that you may write to") from error
     return folder
+
+
+@contextlib.contextmanager
+def only_run(profile: Profile) -> Iterator[None]:
+    """UserError, with its number, if another process is in this block for the same outputs. The system unlocks the
+    file when a process ends, however it ends."""
+    path = run_dir(profile, ".") / ".lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"process {file.read().strip()} is writing to {path.parent}: wait for it, end it, or set LLMFT_OUTPUTS "
+                "to another folder"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def write_text(path: Path, text: str) -> None:
@@ -187,15 +217,21 @@ class Stages:
 
 
 def git_commit() -> str | None:
-    """Short hash of the checkout, with `+` where tracked code differs from it; None outside a checkout."""
+    """Short hash of the checkout, with `+` where tracked code differs from it; None outside a checkout of our own."""
+    # as a hook's or another tool's, these would name another repository
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(ROOT), *arguments]
         try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         except FileNotFoundError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    top = git("rev-parse", "--show-toplevel")
+    if not top or not ROOT.samefile(top):  # a copy inside another repository is not its commit
+        return None
     commit = git("rev-parse", "--short", "HEAD")
     dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!outputs")
     return f"{commit}+" if commit and dirty else commit

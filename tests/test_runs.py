@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -284,10 +285,67 @@ def test_provenance_says_what_ran(profile):
     json.dumps(facts, allow_nan=False)
 
 
-def test_a_relative_outputs_folder_is_the_same_one_from_everywhere(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("value", "folder"),
+    [("", runs.ROOT / "outputs"), (" ", runs.ROOT / "outputs"), ("~/out", Path.home() / "out"), ("/a/b", Path("/a/b")),
+     ("out", runs.ROOT / "out"), ("~nobody-of-that-name/out", runs.ROOT / "~nobody-of-that-name" / "out")],
+)  # fmt: skip
+def test_outputs_are_the_same_folder_from_everywhere(value, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LLMFT_OUTPUTS", "out")
-    assert runs.outputs_root() == tmp_path / "out"
+    monkeypatch.setenv("LLMFT_OUTPUTS", value)
+    assert runs.outputs_root() == folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@b")
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_is_that_of_the_suites_own_repository(tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    (copy / "outputs").mkdir(parents=True)
+    (copy / "code.py").write_text("1\n")
+    monkeypatch.setattr(runs, "ROOT", copy)
+    assert runs.git_commit() is None
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "the parent's")
+    assert runs.git_commit() is None  # a copy inside another repository
+
+    git(copy, "init")
+    git(copy, "add", ".")
+    git(copy, "commit", "-m", "ours")
+    ours = git(copy, "rev-parse", "--short", "HEAD")
+    assert runs.git_commit() == ours
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as in a hook of the parent
+    assert runs.git_commit() == ours
+    (copy / "code.py").write_text("2\n")
+    assert runs.git_commit() == f"{ours}+"
+
+
+def test_a_second_run_on_the_same_outputs_is_refused_with_the_number_of_the_first(profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
+    program = (
+        "import sys; from llmft_helpers import runs; from llmft_helpers.profiles import load_profile\n"
+        "with runs.only_run(load_profile('tiny')):\n    print('in', flush=True); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=runs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "in\n"
+    said = f"process {first.pid} is writing to {tmp_path / 'tiny'}: "
+    with pytest.raises(UserError, match=said), runs.only_run(profile):
+        pass
+    with pytest.raises(UserError, match=said), runs.only_run(profile):  # the refused one changed nothing
+        pass
+    with runs.only_run(replace(profile, name="other")):
+        pass
+    first.kill()
+    first.communicate()
+    for _ in range(2):
+        with runs.only_run(profile):
+            assert (tmp_path / "tiny" / ".lock").read_text() == str(os.getpid())
 
 
 def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, monkeypatch):
