@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -69,6 +70,8 @@ def only_run(profile: Profile) -> Iterator[None]:
                 f"process {file.read().strip()} is writing to {path.parent}: wait for it, end it, or set LLMFT_OUTPUTS "
                 "to another folder"
             ) from error
+        except OSError as error:  # some disks of a network know no locks
+            print(f"{path} cannot be locked ({reason(error)}): do not start a second run", file=sys.stderr)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

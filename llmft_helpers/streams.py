@@ -61,6 +61,10 @@ def refuse_columns(path: Path, rows: list[dict], *names: str) -> None:
 
 
 def discard_output() -> None:
-    """Whatever is still to be flushed to standard output goes nowhere: it was refused already."""
-    if sys.stdout is not None:
+    """What standard output refuses goes nowhere, or the interpreter would try it once more as it ends."""
+    if sys.stdout is None or sys.stdout is not sys.__stdout__:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

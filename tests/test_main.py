@@ -207,6 +207,7 @@ def test_a_problem_beyond_the_context_is_named_and_the_others_are_answered(tmp_p
 
 def test_batches_hold_no_more_attention_than_one_longest_prompt(profile):
     lengths = {"a": 10, "b": 4000, "c": 1000, "d": 2000, "e": 900, "f": 11, "g": 12, "h": 13, "i": 14, "j": 15}
+    lengths |= {f"short {i}": 9 - i for i in range(9)}
     batches = list(answering._batches(lengths, profile.translation))
     assert [name for batch in batches for name in batch] == sorted(lengths, key=lambda name: -lengths[name])
     assert max(map(len, batches)) == profile.translation.evaluation_batch_size
