@@ -9,6 +9,7 @@ import torch
 
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..runs import whole_folder
+from .whole_files import torn, write_manifest
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 
@@ -25,7 +26,7 @@ def gguf_file() -> Path:
 def embedded_model(cache: Path) -> Path:
     """Folder of the converted model; converts once (about 20 s, 270 MB)."""
     folder = cache / EMBEDDED_NAME
-    if not (folder / "config.json").is_file():
+    if torn(folder):
         source = gguf_file()
         print(f"converting {source.name} once, into {cache.name}/{folder.name}")
         _write_once(folder, lambda partial: _convert(source, partial))
@@ -37,6 +38,7 @@ def _write_once(folder: Path, make) -> None:
     try:
         with whole_folder(folder) as partial:
             make(partial)
+            write_manifest(partial)
     except WRITE_ERRORS as error:
         raise UserError(f"cannot write {folder}: {reason(error)}; about 600 MB of free space are needed") from error
 
@@ -85,7 +87,7 @@ def _point_to_tokenizer_file(folder: Path) -> None:
 def random_model(cache: Path) -> Path:
     """Folder of a random 2-layer Llama over characters: for tests, which ask for behaviour and not for quality."""
     folder = cache / "random-llama"
-    if not (folder / "config.json").is_file():
+    if torn(folder):
         _write_once(folder, _make_random)
     return folder
 

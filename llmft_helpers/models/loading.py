@@ -20,8 +20,10 @@ from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
 from ..runs import cache_dir, read_json, whole_folder, write_json
 from .loftq import begin_at_rounding_error
+from .whole_files import refuse_torn, write_manifest
 
 ADAPTER_NOTE = "llmft.json"
+COPY_AGAIN = "copy the whole folder again, or name another model"
 
 
 def load_base_model(settings: ModelSettings):
@@ -32,6 +34,8 @@ def load_base_model(settings: ModelSettings):
     from unsloth import FastLanguageModel
 
     path = model_path(settings)
+    if Path(settings.name).is_dir():
+        refuse_torn(Path(settings.name), COPY_AGAIN)
     quiet_libraries()
     try:
         with _never_rounded(settings.keep_16bit):
@@ -46,12 +50,18 @@ def load_base_model(settings: ModelSettings):
                 # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
                 **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
             )
-    except OSError as error:
-        raise UserError(_loading_advice(settings, error)) from error
-    except RuntimeError as error:  # how Unsloth wraps the same on a GPU
-        if not isinstance(error.__cause__, OSError):
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a parser may raise anything over a broken file; Unsloth wraps it on a GPU
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if Path(path).is_dir():
+            raise UserError(f"model {path} cannot be read ({_brief(error)}): {COPY_AGAIN}") from error
+        if not isinstance(cause, OSError):
             raise
-        raise UserError(_loading_advice(settings, error.__cause__)) from error
+        raise UserError(_loading_advice(settings, cause)) from error
+    rows = model.get_input_embeddings().num_embeddings
+    if max(tokenizer.get_vocab().values()) >= rows:
+        raise UserError(f"model {path}: its tokenizer has tokens beyond the {rows:,} of its weights: {COPY_AGAIN}")
     unknown = [
         kept for kept in settings.keep_16bit if not any(name.endswith(kept) for name, _ in model.named_modules())
     ]
@@ -90,6 +100,11 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
+
+
+def _brief(error: Exception) -> str:
+    """Type and first sentence of a library's error."""
+    return f"{type(error).__name__}: {reason(error)[:200]}"
 
 
 def _loading_advice(settings: ModelSettings, error: OSError) -> str:
@@ -198,6 +213,7 @@ def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> 
         with whole_folder(path) as partial:
             model.save_pretrained(partial, state_dict=weights)
             write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
+            write_manifest(partial)
     except WRITE_ERRORS as error:
         raise UserError(f"cannot save the adapter in {path}: {reason(error)}; free some space and run again") from error
 
@@ -210,7 +226,13 @@ def read_adapter_note(path: Path) -> dict:
         raise UserError(
             f"{path} was not trained by this suite ({ADAPTER_NOTE} is missing): train one with notebook 02 or 03"
         )
-    return read_json(path / ADAPTER_NOTE)
+    refuse_torn(path, "copy it again, or train it again")
+    note = read_json(path / ADAPTER_NOTE)
+    if not isinstance(note, dict) or "base_model" not in note:
+        raise UserError(
+            f"{path / ADAPTER_NOTE} does not name the base model: copy the adapter again, or train it again"
+        )
+    return note
 
 
 def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
@@ -232,12 +254,16 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
             f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {model.precision}: "
             + advice
         )
-    if isinstance(model, PeftModel):
-        model.load_adapter(str(path), adapter_name=name)
-    else:
-        model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+    try:
+        weights = load_file(path / "adapter_model.safetensors")
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(path), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"adapter {path} does not fit {base.name!r} ({_brief(error)}): train it again") from error
     # PEFT loads into float32; adapters are measured and saved in 16 bits.
-    cast_adapter(model, next(iter(load_file(path / "adapter_model.safetensors").values())).dtype, name)
+    cast_adapter(model, next(iter(weights.values())).dtype, name)
     add_in_place(model)
     return model.eval()
 

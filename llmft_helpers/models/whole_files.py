@@ -1,0 +1,67 @@
+"""Whether a folder's files are those that were written: a full disk, or a copy that broke off, leaves torn ones."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import UserError, reason
+from ..runs import write_json
+
+MANIFEST = "files.json"
+EDITED = (MANIFEST, "llmft.json", "README.md")  # by hand, or later
+
+
+def write_manifest(folder: Path) -> None:
+    """Note size and SHA-256 of every file that is never edited."""
+    names = sorted(path.name for path in folder.iterdir() if path.name not in EDITED)
+    write_json(folder / MANIFEST, {name: _mark(folder / name) for name in names})
+
+
+def torn(folder: Path) -> str:
+    """The first file that is not as `write_manifest` found it, and how; "" if all are, "no files.json" without one."""
+    try:
+        marks = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"no {MANIFEST}"
+    for name, (size, digest) in marks.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes, {size:,} when it was written"
+        if _mark(path) != [size, digest]:
+            return f"{name} is not what was written"
+    return ""
+
+
+def _mark(path: Path) -> list:
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+
+
+def refuse_torn(folder: Path, remedy: str) -> None:
+    """UserError with `remedy` if a file of a model or adapter is torn; one without a manifest, as others and earlier
+    versions write them, is judged by the formats of its files.
+    """
+    what = torn(folder) if (folder / MANIFEST).is_file() else _misformed(folder)
+    if what:
+        raise UserError(f"{folder}: {what}: {remedy}")
+
+
+def _misformed(folder: Path) -> str:
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.suffix == ".json":
+                names = json.loads(path.read_text(encoding="utf-8"))
+                if path.name.endswith(".index.json"):
+                    missing = [name for name in names["weight_map"].values() if not (folder / name).is_file()]
+                    if missing:
+                        return f"{missing[0]} is missing"
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "pt"):  # compares the file's length with its header
+                    pass
+        except (ValueError, KeyError, SafetensorError) as error:
+            return f"{path.name} is cut or broken ({reason(error)})"
+    return ""
