@@ -170,7 +170,8 @@ def damage(path, way: str) -> None:
     if way == "missing":
         path.unlink()
     elif way == "changed":  # as long as before
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if way == "cut" else 0])
 
