@@ -11,11 +11,17 @@ import signal
 import sys
 from pathlib import Path
 
-from .answering import solve_problems, stay_offline_if_local, trained_profile, translate_lines
-from .errors import WRITE_ERRORS, Terminated, UserError, system_errno
-from .profiles import default_name, load_profile
-from .runs import only_run, read_jsonl, write_jsonl
-from .streams import discard_output, refuse_columns, refuse_overwriting
+try:
+    from .answering import solve_problems, stay_offline_if_local, trained_profile, translate_lines
+    from .errors import WRITE_ERRORS, Terminated, UserError, system_errno
+    from .profiles import default_name, load_profile
+    from .runs import only_run, read_jsonl, write_jsonl
+    from .streams import discard_output, refuse_columns, refuse_overwriting
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"error: the package {missing.name} is not installed: in a clone of the repository, pip install -r "
+        "requirements.txt, then -r requirements-nodeps.txt with --no-deps"
+    )
 
 TRAINED = "the one it was trained with; of the untuned model LLMFT_PROFILE, or by device"
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -264,6 +265,15 @@ def test_grade_that_is_ended_leaves_no_folders(number, tmp_path):
     verb.send_signal(number)
     verb.communicate(timeout=60)
     assert verb.returncode == 128 + number and list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_without_the_requirements_it_is_said_what_to_do():
+    """As after `pip install .` alone."""
+    bare = subprocess.run(
+        [sys.executable, "-S", "-m", "llmft_helpers", "run"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert bare.returncode == 1 and bare.stderr.count("\n") == 1
+    assert re.match(r"error: the package \w+ is not installed: .*pip install -r requirements.txt", bare.stderr)
 
 
 def test_solve_then_grade(tmp_path, capsys):
