@@ -27,6 +27,8 @@ TRAINED = "the one it was trained with; of the untuned model LLMFT_PROFILE, or b
 
 
 def main(arguments: list[str] | None = None) -> int:
+    if sys.stderr is None:  # closed: what is printed there would go to standard output, among the answers
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  as long as the process lives
     options = _parser().parse_args(arguments)
     _end_tidily_on_signals()
     try:

@@ -44,7 +44,9 @@ def refuse_closed_output(path: Path | None) -> None:
 
 
 def refuse_overwriting(output: Path | None, *inputs: Path | None) -> None:
-    """UserError if `output` would replace one of the files that are read."""
+    """UserError, before any work, if `output` is a folder or would replace one of the files that are read."""
+    if output and output.is_dir():
+        raise UserError(f"--output {output} is a folder: name a file in it")
     for path in filter(None, inputs):
         if output and output.is_file() and path.is_file() and output.samefile(path):
             raise UserError(f"--output {output} is the input: name another file")

@@ -75,6 +75,10 @@ def adapter(profile, tmp_path_factory):
             ["grade", "--input", "{empty}", "--problems", "{earlier}", "--output", "{earlier}"],
             "is the input: name another file",
         ),
+        (
+            ["grade", "--input", "{empty}", "--problems", "{empty}", "--output", "{folder}"],
+            "is a folder: name a file in",
+        ),
         (["translate", "--base", "--input", "{utf16}", "--output", "{earlier}"], "iconv -f utf-16 -t utf-8"),
         (["translate", "--adapter", "{foreign}"], "was not trained by this suite (llmft.json is missing)"),
     ],
@@ -182,6 +186,12 @@ def test_a_closed_stream_is_one_line(closed, monkeypatch, capsys):
         "input is closed: name a file with --input" if closed == "stdin" else "output is closed: name a file with --out"
     )
     assert f"error: standard {end}" in capsys.readouterr().err
+
+
+def test_with_standard_error_closed_messages_do_not_come_among_the_answers(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["run", "--profile", "nope"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_a_line_beyond_the_context_is_named_and_the_others_are_answered(tmp_path, capsys):
