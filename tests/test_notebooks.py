@@ -1,6 +1,7 @@
 """The four notebooks, executed headless in `tiny`, and what a failing one leaves behind."""
 
 import ast
+import gc
 import json
 import os
 import re
@@ -208,7 +209,9 @@ def test_a_kernel_that_dies_is_one_message_and_the_partial_copy_kept(profile, tm
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_notebook_is_one_line_and_the_partial_copy_kept(number, tmp_path, monkeypatch, outputs, capsys):
+def test_an_interrupted_notebook_is_one_line_and_the_partial_copy_kept(
+    number, tmp_path, monkeypatch, outputs, capsys, caplog
+):
     """The cell sees a KeyboardInterrupt, as in JupyterLab, and its kernel ends."""
     waiting = (
         "import os, time\nprint('so far', flush=True)\nopen('pid', 'w').write(str(os.getpid()))\n"
@@ -233,6 +236,8 @@ def test_an_interrupted_notebook_is_one_line_and_the_partial_copy_kept(number, t
     assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
     assert (tmp_path / "interrupted").is_file()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    gc.collect()
+    assert caplog.text == ""  # no "Task was destroyed but it is pending!"
 
 
 def test_the_kernel_is_this_interpreters_whatever_is_called_python3(profile, tmp_path, monkeypatch):

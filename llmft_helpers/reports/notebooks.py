@@ -85,9 +85,9 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
 
 def _execute(client: NotebookClient, environment: dict[str, str]) -> None:
     """In a thread: in the main one nbclient takes the signals, ends the kernel on them, and waits for it for ever."""
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(client.async_execute(env=environment))
-    with ThreadPoolExecutor(1) as thread:
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        loop = runner.get_loop()
+        task = loop.create_task(client.async_execute(env=environment))
         running = thread.submit(loop.run_until_complete, task)
         try:
             running.result()
@@ -95,7 +95,6 @@ def _execute(client: NotebookClient, environment: dict[str, str]) -> None:
             loop.call_soon_threadsafe(task.cancel)  # the kernel is interrupted and ended
             wait([running])
             raise
-    loop.close()
 
 
 def kernel_environment(profile: Profile, profile_choice: str) -> dict[str, str]:
