@@ -56,7 +56,7 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
         kernel_manager_class=OwnKernel,
         coalesce_streams=True,  # of a progress bar only the last state stays
         resources={"metadata": {"path": str(FOLDER)}},
-        extra_arguments=["--log-level=ERROR"],
+        extra_arguments=["--log-level=CRITICAL"],
     )
     _report_progress(client, path.stem)
     partial = reports / f"{path.stem}.partial.ipynb"
@@ -125,5 +125,5 @@ def _report_progress(client: NotebookClient, name: str) -> None:
 
     client.on_cell_start = show
     client.on_notebook_complete = lambda notebook: print(
-        f"{clear}{name}  done in {time.perf_counter() - started:.0f} s", file=sys.stderr
+        f"{clear}{name}  ended after {time.perf_counter() - started:.0f} s", file=sys.stderr
     )
