@@ -42,10 +42,11 @@ def _mark(path: Path) -> list:
 
 
 def refuse_torn(folder: Path, remedy: str) -> None:
-    """UserError with `remedy` if a file of a model or adapter is torn; one without a manifest, as others and earlier
-    versions write them, is judged by the formats of its files.
+    """UserError with `remedy` if a file of a model or adapter is torn; what is in no manifest, as others and earlier
+    versions write it, is judged by its format.
     """
-    what = torn(folder) if (folder / MANIFEST).is_file() else _misformed(folder)
+    what = torn(folder) if (folder / MANIFEST).is_file() else ""
+    what = what or _misformed(folder)
     if what:
         raise UserError(f"{folder}: {what}: {remedy}")
 
