@@ -29,10 +29,10 @@ def translate_lines(options: Namespace) -> int:
     task = TranslationTask(direction(options))  # before minutes of loading
     profile, model, tokenizer = load(options)
     prompts = {f"line {n}": task.prompt({task.source: line}) for n, line in enumerate(lines, 1) if line}
-    answers = _answer(model, tokenizer, prompts, task, profile.translation)
-    written = (answers.get(f"line {n}", "") + "\n" for n in range(1, len(lines) + 1))
+    texts = _generate(model, tokenizer, prompts, task.stop, profile.translation)
+    written = (task.answer(texts.get(f"line {n}", "")) + "\n" for n in range(1, len(lines) + 1))
     write_answers(options.output, "".join(written))
-    return 0 if len(answers) == len(prompts) else 2
+    return 0 if len(texts) == len(prompts) else 2
 
 
 def solve_problems(options: Namespace) -> int:
@@ -47,17 +47,19 @@ def solve_problems(options: Namespace) -> int:
     task = LeetcodeTask()
     profile, model, tokenizer = load(options)
     prompts = {f"row {n}": task.prompt(problem) for n, problem in enumerate(problems, 1)}
-    answers = _answer(model, tokenizer, prompts, task, profile.leetcode)
-    solutions = [extract_code(answers[name]) if name in answers else "" for name in prompts]
-    write_jsonl(
-        options.output,
-        [{"task_id": p["task_id"], "solution": s} for p, s in zip(problems, solutions, strict=True)],
-    )
-    return 0 if len(answers) == len(prompts) else 2
+    texts = _generate(model, tokenizer, prompts, task.stop, profile.leetcode)
+    rows = []
+    for name, problem in zip(prompts, problems, strict=True):
+        solution = extract_code(task.program(problem, texts[name])) if name in texts else ""
+        rows.append({"task_id": problem["task_id"], "solution": solution})
+    write_jsonl(options.output, rows)
+    return 0 if len(texts) == len(prompts) else 2
 
 
-def _answer(model, tokenizer, prompts: dict[str, str], task, settings: TaskSettings) -> dict[str, str]:
-    """Answers by the prompts' names; a prompt that leaves no room for one is told on standard error and left out."""
+def _generate(
+    model, tokenizer, prompts: dict[str, str], stop: tuple[str, ...], settings: TaskSettings
+) -> dict[str, str]:
+    """Texts by the prompts' names; a prompt that leaves no room for one is told on standard error and left out."""
     from .models.generation import generate
 
     if not prompts:
@@ -67,12 +69,12 @@ def _answer(model, tokenizer, prompts: dict[str, str], task, settings: TaskSetti
     for name, length in lengths.items():
         if length > room:
             print(f"error: {name}: {length:,} tokens, {room:,} fit: shorten it (not answered)", file=sys.stderr)
-    answers = {}
+    texts = {}
     for names in _batches({n: length for n, length in lengths.items() if length <= room}, settings):
         batch = [prompts[name] for name in names]
-        generated = generate(model, tokenizer, batch, settings.max_new_tokens, task.stop, len(batch))
-        answers |= {name: task.answer(one.text) for name, one in zip(names, generated, strict=True)}
-    return answers
+        generated = generate(model, tokenizer, batch, settings.max_new_tokens, stop, len(batch))
+        texts |= {name: one.text for name, one in zip(names, generated, strict=True)}
+    return texts
 
 
 def _batches(lengths: dict[str, int], settings: TaskSettings) -> Iterator[list[str]]:

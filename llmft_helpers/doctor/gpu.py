@@ -36,10 +36,10 @@ def gpu_findings() -> list[Finding]:
 
 def profile_findings(profile: Profile) -> list[Finding]:
     """Access to the profile's model and room for its files; nothing for a model that is made or local."""
-    name = profile.model.name
-    if name in ("embedded", "random") or Path(name).is_dir():
+    if profile.model.is_local:
         return []
-    return [*probed("model access", lambda: _access(name)), *probed("disk free for the hub", _hub_disk)]
+    access = probed("model access", lambda: _access(profile.model.name))
+    return [*access, *probed("disk free for the hub", _hub_disk)]
 
 
 def _access(name: str) -> Finding:

@@ -114,13 +114,18 @@ def _disk() -> Finding:
     )
 
 
-def _embedded() -> Finding:
-    from ..models.embedded import gguf_file
+def _embedded() -> list[Finding]:
+    from ..models.embedded import EMBEDDED, files_of
 
-    try:
-        return Finding("embedded model", gguf_file().name)
-    except UserError as error:
-        return Finding("embedded model", "missing", str(error))
+    findings = []
+    for name, one in EMBEDDED.items():
+        try:
+            files_of(one, one.parts)
+            (text,) = files_of(one, one.terms_file)
+            findings.append(Finding("embedded model", f"{name}, under {one.terms}: {text}"))
+        except UserError as error:
+            findings.append(Finding("embedded model", f"{name} is missing", str(error)))
+    return findings
 
 
 def _hub() -> Finding:

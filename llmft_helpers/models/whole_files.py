@@ -1,21 +1,38 @@
 """Whether a folder's files are those that were written: a full disk, or a copy that broke off, leaves torn ones."""
 
+import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..errors import UserError, reason
-from ..runs import write_json
+from ..errors import WRITE_ERRORS, UserError, reason
+from ..runs import whole_folder, write_json
 
 MANIFEST = "files.json"
 EDITED = (MANIFEST, "llmft.json", "README.md")  # by hand, or later
 
 
+def made_once(folder: Path, make: Callable[[Path], None], announcement: str = "") -> Path:
+    """`folder`, filled by `make` unless it is there as it was made; a torn one is made again."""
+    if torn(folder):
+        if announcement:
+            print(announcement)
+        try:
+            with whole_folder(folder) as partial:
+                make(partial)
+                write_manifest(partial)
+        except WRITE_ERRORS as error:
+            free = "3 bytes a weight of free space are needed"
+            raise UserError(f"cannot write {folder}: {reason(error)}; {free}") from error
+    return folder
+
+
 def write_manifest(folder: Path) -> None:
     """Note size and SHA-256 of every file that is never edited."""
-    names = sorted(path.name for path in folder.iterdir() if path.name not in EDITED)
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name not in EDITED)
     write_json(folder / MANIFEST, {name: _mark(folder / name) for name in names})
 
 
@@ -37,8 +54,15 @@ def torn(folder: Path) -> str:
 
 
 def _mark(path: Path) -> list:
+    state = path.stat()
+    return [state.st_size, _digest(path, state.st_size, state.st_mtime_ns)]
+
+
+@functools.cache
+def _digest(path: Path, *_state: int) -> str:
+    """Computed once for every state of the file: half a gigabyte takes a second."""
     with path.open("rb") as file:
-        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_torn(folder: Path, remedy: str) -> None:

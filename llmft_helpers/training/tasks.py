@@ -157,9 +157,12 @@ class Experiment:
 
 
 def few_shot_rows(task: Task, train: list[dict], shots: int) -> list[dict]:
-    """Training rows to show before a question: the first ones, of problems the shortest."""
+    """Training rows to show before a question: the first pairs; of problems those at even distances by length, so that
+    neither the shortest nor the longest stands for all.
+    """
     if isinstance(task, LeetcodeTask):
-        train = sorted(train, key=lambda row: len(task.prompt(row) + task.completion(row)))
+        by_length = sorted(train, key=lambda row: len(task.prompt(row) + task.completion(row)))
+        return [by_length[(2 * i + 1) * len(by_length) // (2 * shots)] for i in range(shots)]
     return train[:shots]
 
 
