@@ -26,7 +26,8 @@ MAY_USE["models"] = {"reports", "data", "cpu", *MAY_USE["reports"]}
 MAY_USE["scoring"] = {"models", "grading", "processes", *MAY_USE["models"]}
 MAY_USE["training"] = {"scoring", *MAY_USE["scoring"]}
 MAY_USE["doctor"] = {"models", "grading", *MAY_USE["models"]}
-MAY_USE["answering"] = {"scoring", *MAY_USE["scoring"]}
+MAY_USE["streams"] = {"runs", *MAY_USE["runs"]}
+MAY_USE["answering"] = {"streams", "scoring", *MAY_USE["scoring"]}
 MAY_USE["__main__"] = set(MAY_USE) - {"__main__"}
 OUTSIDE = {"values", "confinement"}  # the worker's own parts, which it imports outside the package
 
@@ -91,7 +92,7 @@ def test_every_module_is_small_enough_to_read():
 
 def test_the_top_of_the_package_holds_few_modules():
     top = {path.stem for path in PACKAGE.glob("*.py")}
-    assert top == {"__main__", "answering", "device", "errors", "processes", "profiles", "runs"}
+    assert top == {"__main__", "answering", "device", "errors", "processes", "profiles", "runs", "streams"}
 
 
 @pytest.mark.parametrize("room", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
