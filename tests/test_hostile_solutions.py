@@ -158,6 +158,12 @@ CHEATS = {
     "lists folders": ("unsafe|error", method("import os, glob; return [*glob.glob('/tmp/*'), *os.walk('/')]")),
     "sockets": ("unsafe", method("import socket; socket.create_connection(('1.1.1.1', 53), 1)")),
     "unix socket": ("unsafe", method("import socket; socket.socket(socket.AF_UNIX).connect('/run/docker.sock')")),
+    "binds a unix socket": ("unsafe", method("import socket; socket.socket(socket.AF_UNIX).bind('/tmp/llmft-socket')")),
+    "sends by a unix socket": (
+        "unsafe",
+        method("import socket; socket.socket(socket.AF_UNIX, 2).sendto(b'x', '/run/systemd/journal/socket')"),
+    ),
+    "async entry point": ("wrong", method("return [1]").replace("    def", "    async def")),
     "fetches a page": ("unsafe", method("from urllib.request import urlopen; return urlopen('http://1.1.1.1').read()")),
     "input()": ("error", method("return int(input())")),
     "reads stdin": ("wrong", method("import sys; return sys.stdin.read()")),
@@ -265,6 +271,27 @@ HONEST = {
     "subclass of list": method("return L(sorted(nums))", "class L(list):\n    def __iter__(self): return iter([0])"),
     "deep but finite recursion": method(
         "return down(9000, nums)", "def down(n, nums): return down(n - 1, nums) if n else sorted(nums)"
+    ),
+    "recursion of a cached function": method(
+        "return sorted(nums)[:down(10_000) + 9]", "@cache\ndef down(n): return down(n - 1) if n else 0"
+    ),
+    "cached recursion in a method": method(
+        "@lru_cache(None)\ndef down(n, k): return max(down(n - 1, j) for j in range(k, k + 1)) if n else 0\n"
+        "down(6000, 0)\nreturn sorted(nums)"
+    ),
+    "warns": method("import warnings; warnings.warn('slow', stacklevel=2); warnings.warn('x'); return sorted(nums)"),
+    "prints its stack": method("import traceback; traceback.print_stack(); return sorted(nums)"),
+    "prints a traceback": method(
+        "import traceback\ntry: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()\nreturn sorted(nums)"
+    ),
+    "looks at its stack": method("import inspect; return sorted(nums)[:len(inspect.stack()) * 9]"),
+    "logs its stack": method(
+        "import logging; logging.basicConfig(level=0); logging.info('x', stack_info=True); return sorted(nums)"
+    ),
+    "coroutine that nobody awaits": method("later(); return sorted(nums)", "async def later(): pass"),
+    "asyncio.run": method(
+        "import asyncio\nreturn asyncio.run(later(nums))",
+        "import asyncio\nasync def later(nums): await asyncio.sleep(0); return sorted(nums)",
     ),
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ UNSAFE = ("os.", "shutil.", "socket.", "subprocess.", "tempfile.", "signal.", "p
           "syslog.", "ctypes.dlsym", "ctypes.call_function", "ctypes.string_at", "ctypes.cdata",
           "ctypes.addressof", "sys.addaudithook")  # fmt: skip
 HARMLESS = ("os.listdir", "os.scandir", "os.putenv", "os.unsetenv")
+LOCAL_SOCKET = 1  # AF_UNIX
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -45,6 +46,8 @@ def audit_hook(send: types.MethodType, readable: list[str]) -> types.FunctionTyp
             what = f"open {path!r}"
         elif not event.startswith(UNSAFE) or event in HARMLESS:
             return
+        elif event == "socket.__new__" and args[1] == LOCAL_SOCKET:
+            return  # asyncio wakes itself through a pair of them; to connect, bind or send is an event of its own
         else:
             what = event
         caller = frame(1)

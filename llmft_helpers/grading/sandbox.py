@@ -198,7 +198,9 @@ def _compile() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="llmft-")
     for part in PARTS:
         source = Path(__file__).with_name(f"{part}.py")
-        py_compile.compile(str(source), str(Path(folder.name) / f"{part}.pyc"), doraise=True)
+        compiled = str(Path(folder.name) / f"{part}.pyc")
+        # a name in <> keeps warnings, traceback and inspect from opening our source to quote a line of it
+        py_compile.compile(str(source), compiled, dfile=f"<{part}>", doraise=True)
     return folder
 
 
