@@ -202,10 +202,12 @@ def solve(options: argparse.Namespace) -> int:
     task, settings = LeetcodeTask(), profile.leetcode
     prompts = [task.prompt(problem) for problem in problems]
     generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)
-    answers = (extract_code(task.answer(one.text)) for one in generated)
     write_jsonl(
         options.output,
-        [{"task_id": p["task_id"], "solution": a} for p, a in zip(problems, answers, strict=True)],
+        [
+            {"task_id": p["task_id"], "solution": extract_code(task.answer(one.text), p.get("entry_point"))}
+            for p, one in zip(problems, generated, strict=True)
+        ],
     )
     return 0
 

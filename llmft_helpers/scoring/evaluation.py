@@ -105,7 +105,7 @@ def echoes(source: str, answer: str) -> bool:
 
 def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]) -> tuple[dict, list[dict]]:
     raw = [task.answer(g.text) for g in generated]
-    code = [extract_code(answer) for answer in raw]
+    code = [extract_code(answer, row["entry_point"]) for answer, row in zip(raw, rows, strict=True)]
     traits = [describe_code(answer, task.prompt(row), row) for answer, row in zip(raw, rows, strict=True)]
     graded = spread(list(zip(code, rows, strict=True)), lambda part: grade(*map(list, zip(*part, strict=True))))
     scores = {
