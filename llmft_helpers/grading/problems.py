@@ -175,7 +175,7 @@ def split_check(source: str) -> tuple[str, tuple[str, ...]]:
     for check in tree.body:
         if isinstance(check, ast.FunctionDef) and check.name == "check":
             for i, node in enumerate(check.body):
-                if _asserts(node):
+                if asserts(node):
                     test = ast.Call(ast.Name("__test__", ast.Load()), [ast.Constant(len(labels))], [])
                     check.body[i] = ast.With([ast.withitem(test)], [node])
                     labels.append(ast.unparse(node))
@@ -184,5 +184,5 @@ def split_check(source: str) -> tuple[str, tuple[str, ...]]:
     return ast.unparse(ast.fix_missing_locations(tree)), tuple(labels)
 
 
-def _asserts(node: ast.stmt) -> bool:
+def asserts(node: ast.stmt) -> bool:
     return any(isinstance(n, ast.Assert) and not isinstance(n.test, ast.Constant) for n in ast.walk(node))
