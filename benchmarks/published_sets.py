@@ -3,8 +3,8 @@
     python benchmarks/published_sets.py [--leetcode FILE...] [--mbpp FILE] [--mutants 100] [--json FILE]
 
 Every row is graded as it is published (`test`, code) and converted to plain data (`tests`). Rows whose asserts hold
-more than literal values are counted by reason, references that fail are named. Then single-edit mutants of references are
-graded in both shapes, and run by a plain interpreter, which is the judge. HumanEval is included where it is installed.
+more than literal values are counted by reason, references that fail are named. Then single-edit mutants of references
+are graded in both shapes, and run by a plain interpreter, which is the judge. HumanEval is read where it is installed.
 """
 
 import argparse
@@ -238,9 +238,8 @@ def show(name: str, result: dict) -> None:
     print(name)
     for shape in "test", "tests":
         counts = result[shape]
-        print(
-            f"  {shape:<6}{counts['passed']:>5} of {counts['rows']:<5}{counts['tests']:>7} tests{counts['seconds']:>7} s"
-        )
+        passed = f"{counts['passed']:>5} of {counts['rows']:<5}{counts['tests']:>7} tests"
+        print(f"  {shape:<6}{passed}{counts['seconds']:>7} s")
         for task, verdict, detail in counts["failed"]:
             print(f"         {task}: {verdict}: {detail}")
     for reason, number in result["not_plain_data"].items():

@@ -1,6 +1,7 @@
 """What this machine can do, and one line of advice for each thing that is missing."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -21,7 +22,7 @@ def examine(profile_name: str | None = None) -> list[Finding]:
     """Findings in reading order; what is missing is a finding, as long as this module itself can be imported."""
     return [
         _python(), *_versions(), _device(), *gpu_findings(), _four_bit(), _memory(), _disk(), _embedded(), _hub(),
-        _isolation(), *_profile(profile_name),
+        _isolation(), _solution_packages(), *_profile(profile_name),
     ]  # fmt: skip
 
 
@@ -142,6 +143,17 @@ def _isolation() -> Finding:
     from ..grading.execution import isolation_level
 
     return Finding("grading isolation", isolation_level())
+
+
+def _solution_packages() -> Finding:
+    from ..grading.sandbox import PACKAGES
+
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return Finding(
+        "solutions may import",
+        "the standard library, " + ", ".join(name for name in PACKAGES if name not in missing),
+        f"LeetCode offers {' and '.join(missing)}, too: pip install {' '.join(missing)}" if missing else "",
+    )
 
 
 def _profile(name: str | None) -> list[Finding]:

@@ -94,7 +94,7 @@ def _of_cases(task: str, row: dict) -> Problem:
     if odd := [i for i, case in enumerate(cases, 1) if not same(case["expected"], case["expected"])]:
         raise ValueError(f"test {odd[0]}: its expected value is nested too deep to compare")
     setup = NODES if re.search(r"\b(ListNode|TreeNode)\b", ast.unparse(tree)) else ""
-    return Problem(task, entry, setup, True, cases, compare, in_place, design is not None, reference=_reference(row))
+    return Problem(task, entry, setup, True, cases, compare, in_place, design is not None, reference=reference(row))
 
 
 def _body(tree: ast.Module, owner: str) -> list[ast.stmt]:
@@ -155,11 +155,15 @@ def _of_code(task: str, row: dict, code: str, entry_point: str) -> Problem:
     prompt = row.get("prompt", "")
     # HumanEval's prompt is the solution's own beginning, and its task includes the imports
     given = bool(re.search(rf"^def {re.escape(entry)}\b", prompt, re.MULTILINE))
-    return Problem(task, entry, prompt, not given, check=check, labels=labels, reference=_reference(row))
+    return Problem(task, entry, prompt, not given, check=check, labels=labels, reference=reference(row))
 
 
-def _reference(row: dict) -> str:
-    return row.get("completion") or row.get("prompt", "") + row.get("canonical_solution", "")
+def reference(row: dict) -> str:
+    """The row's own solution, behind its prompt where that begins it (HumanEval); empty without one."""
+    code, prompt = row.get("completion") or row.get("canonical_solution") or "", row.get("prompt") or ""
+    name = str(row.get("entry_point")).rpartition(".")[2]
+    begins = [re.search(rf"^[ \t]*def {re.escape(name)}\b", text, re.MULTILINE) for text in (prompt, code)]
+    return prompt + code if begins[0] and not begins[1] else code
 
 
 def split_check(source: str) -> tuple[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from ..data.cleaning import language_of, normalise
 from ..data.prompts import LeetcodeTask, Task, TranslationTask, few_shot_prompt
 from ..errors import UserError
 from ..grading.execution import grade
+from ..grading.problems import reference
 from ..models.generation import Generated, Timer, generate, tokens_per_second
 from ..processes import spread
 from ..profiles import TaskSettings
@@ -166,10 +167,9 @@ def paired_translation_p_value(base: list[dict], tuned: list[dict], references: 
 def drop_broken_problems(rows: list[dict]) -> tuple[list[dict], list[dict]]:
     """(problems whose reference passes its own tests, gradings of the others): no answer could pass those.
 
-    References of published sets fail where they import packages, which the isolated runner has not. UserError if
-    no problem is left.
+    UserError if no problem is left.
     """
-    graded = grade([row["completion"] for row in rows], rows)
+    graded = grade([reference(row) for row in rows], rows)
     kept = [row for row, one in zip(rows, graded, strict=True) if one["passed"]]
     if not kept:
         raise UserError(f"none of the {len(rows)} test problems' references passes its tests: {graded[0]['detail']}")
