@@ -45,10 +45,8 @@ def test_grade_reads_what_pandas_writes(tmp_path, capsys):
 
 def test_grade_takes_unusual_values(tmp_path):
     huge = "1" + "0" * 5000
-    problems = '{"task_id": "a\\ud800", "entry_point": "add", "tests": [{"args": [%s, 1], "expected": %s}]}\n' % (
-        huge,
-        huge[:-1] + "1",
-    )
+    tests = f'[{{"args": [{huge}, 1], "expected": {huge[:-1]}1}}]'
+    problems = '{"task_id": "a\\ud800", "entry_point": "add", "tests": ' + tests + "}\n"
     assert grade_files(tmp_path, lines_of([{"task_id": "a\ud800", "solution": ADD}]), problems) == 0
     [graded] = [json.loads(line) for line in (tmp_path / "graded.jsonl").read_text().splitlines()]
     assert graded["passed"] and graded["task_id"] == "a\ud800"

@@ -25,6 +25,29 @@ SORTED = {
 }
 
 
+WORTH = secrets.randbits(50)
+# The same for the other ways in which an answer comes back: in place, call by call, through tests that are code.
+STARTER = "class Solution:\n    def answer(self, nums: {}) -> {}:\n        "
+SECRETS = {
+    "in place": SECRET | {"starter_code": STARTER.format("List[int]", "None")},
+    "tree": SECRET | {"starter_code": STARTER.format("TreeNode", "Optional[TreeNode]")},
+    "any order": SECRET | {"compare": "unordered_deep_float"},
+    "calls": {
+        "task_id": "calls",
+        "entry_point": "Box",
+        "starter_code": "class Box:\n    def __init__(self, n: int):\n        pass",
+        "tests": [{"args": [["Box", "get"], [[1], []]], "expected": [None, WORTH + i]} for i in range(3)],
+    },
+    "code": {
+        "task_id": "code",
+        "entry_point": "Solution().answer",
+        "prompt": "",
+        "test": f"def check(candidate):\n    nums = [1]\n    candidate(nums)\n    assert nums == [{WORTH}]\n"
+        f"    assert candidate([2]) == {WORTH}\n    nums = [3]\n    assert candidate(nums) == sum(nums) + {WORTH}\n",
+    },
+}
+
+
 def method(body: str, top: str = "") -> str:
     lines = "".join(f"        {line}\n" for line in body.strip("\n").splitlines())
     return f"{top}\nclass Solution:\n    def answer(self, nums):\n{lines}"
@@ -253,6 +276,34 @@ CHEATS = {
     for folder in TARGETS
 }  # fmt: skip
 
+ANY = (
+    "class Any(list):\n    def __eq__(s, o): return True\n    __ne__ = __lt__ = None\n"
+    "    val, left, right, next = 1, None, None, None\n"
+)
+BOX = (
+    "class Box:\n    def __init__(self, n): pass\n    def get(self): return Any()\n"
+    "    def __getattr__(self, n): return Any\n"
+)
+BY_HAND = (
+    "import sys\nframe = sys._getframe(1).f_locals\nif 'request' in frame:\n"
+    "    frame['pipe'].send({'id': frame['request']['id'], 'value': VALUE, 'seconds': 1e9, 'after': AFTER})"
+)
+# name: source, graded against all of SECRETS
+OTHER_CHEATS = {
+    "equal to all": ANY + BOX + method("nums.append(Any())\nreturn Any()"),
+    "argument equal to all": ANY + BOX + method("nums[:] = [Any()]"),
+    "nodes that lie": (
+        "class TreeNode(int):\n    val = property(lambda s: s)\n    left = right = None\n"
+        "    def __eq__(s, o): return True\n"
+        + method("return TreeNode()")
+    ),
+    **{
+        f"by hand: value {value}, after {after}": method(BY_HAND.replace("VALUE", value).replace("AFTER", after))
+        for value in ("None", "[]", "{'t': 'TreeNode', 'v': 7}", "{'t': 'dict', 'v': [[[], []]]}")
+        for after in ("None", "7", "[[[1], 2], []]", "[[{'t': 'int', 'v': 'x'}], []]")
+    },
+}  # fmt: skip
+
 # Odd, but right: graded against SORTED
 HONEST = {
     "right": method("return sorted(nums)"),
@@ -351,6 +402,12 @@ def test_verdict(graded, name):
 @pytest.mark.parametrize("name", HONEST)
 def test_odd_but_right(graded, name):
     assert graded[name]["passed"], graded[name]
+
+
+def test_no_other_way_back_can_be_forged():
+    pairs = [(source, problem) for source in OTHER_CHEATS.values() for problem in SECRETS.values()]
+    rows = execution.grade(*map(list, zip(*pairs, strict=True)), seconds=1, memory_mb=256, workers=4)
+    assert [row for row in rows if row["tests_passed"] or row["verdict"] not in ("wrong", "error")] == []
 
 
 def complete() -> bool:

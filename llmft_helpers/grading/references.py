@@ -38,10 +38,8 @@ def reference_faults(
 
 def _unreadable(row: dict) -> Fault | None:
     try:
-        with warnings.catch_warnings(action="ignore"):  # a "\\d" in a string
-            compile(
-                reference(row), "<reference>", "exec", dont_inherit=True
-            )  # says more than ast.parse: a stray return
+        with warnings.catch_warnings(action="ignore"):
+            compile(reference(row), "<reference>", "exec", dont_inherit=True)  # ast.parse takes a stray return
     except SyntaxError as error:
         if FENCE.search(reference(row)):
             return Fault("is wrapped in Markdown", f"line {error.lineno}: {error.msg}")
