@@ -205,7 +205,7 @@ def solve(options: argparse.Namespace) -> int:
     write_jsonl(
         options.output,
         [
-            {"task_id": p["task_id"], "solution": extract_code(task.answer(one.text), p.get("entry_point"))}
+            {"task_id": p["task_id"], "solution": extract_code(task.program(p, one.text), p.get("entry_point"))}
             for p, one in zip(problems, generated, strict=True)
         ],
     )

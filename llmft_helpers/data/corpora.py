@@ -43,6 +43,16 @@ class Corpus:
     def test(self) -> list[dict]:
         return self.splits["test"]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by split name."""
+        return {name: len(rows) for name, rows in self.splits.items()}
+
+    @property
+    def unused(self) -> int:
+        """Good rows that the profile leaves out."""
+        return sum(entry["unused"] for entry in self.manifest["sources"].values())
+
 
 def load_pairs(profile: Profile) -> Corpus:
     """The profile's Spanish-English corpora, cleaned, merged and split."""

@@ -36,10 +36,7 @@ def gpu_findings() -> list[Finding]:
 
 def profile_findings(profile: Profile) -> list[Finding]:
     """Access to the profile's model and room for its files; nothing for a model that is made or local."""
-    name = profile.model.name
-    if name in ("embedded", "random") or Path(name).is_dir():
-        return []
-    return [_access(name), _hub_disk()]
+    return [] if profile.model.is_local else [_access(profile.model.name), _hub_disk()]
 
 
 def _access(name: str) -> Finding:

@@ -21,7 +21,7 @@ FREE_MEMORY_GB = 7
 def examine(profile_name: str | None = None) -> list[Finding]:
     """Findings in reading order; what is missing is a finding, as long as this module itself can be imported."""
     return [
-        _python(), *_versions(), _device(), *gpu_findings(), _four_bit(), _memory(), _disk(), _embedded(), _hub(),
+        _python(), *_versions(), _device(), *gpu_findings(), _four_bit(), _memory(), _disk(), *_embedded(), _hub(),
         _isolation(), _solution_packages(), *_profile(profile_name),
     ]  # fmt: skip
 
@@ -115,13 +115,18 @@ def _disk() -> Finding:
     )
 
 
-def _embedded() -> Finding:
-    from ..models.embedded import gguf_file
+def _embedded() -> list[Finding]:
+    from ..models.embedded import EMBEDDED, files_of
 
-    try:
-        return Finding("embedded model", gguf_file().name)
-    except UserError as error:
-        return Finding("embedded model", "missing", str(error))
+    findings = []
+    for name, one in EMBEDDED.items():
+        try:
+            files_of(one, one.parts)
+            (text,) = files_of(one, one.terms_file)
+            findings.append(Finding("embedded model", f"{name}, under {one.terms}: {text}"))
+        except UserError as error:
+            findings.append(Finding("embedded model", f"{name} is missing", str(error)))
+    return findings
 
 
 def _hub() -> Finding:

@@ -22,7 +22,10 @@ from ..device import compute_dtype
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
 from ..runs import cache_dir, read_json, write_json
+from .embedded import EMBEDDED, embedded_model, present_name, random_model, terms
+from .gguf_files import gguf_model
 from .loftq import begin_at_rounding_error
+from .padding import set_padding
 
 ADAPTER_NOTE = "llmft.json"
 
@@ -37,6 +40,8 @@ def load_base_model(settings: ModelSettings):
     """
     from unsloth import FastLanguageModel
 
+    if terms(settings.name):
+        print(terms(settings.name))
     path = model_path(settings)
     quiet_libraries()
     try:
@@ -119,20 +124,7 @@ def share_in_4bit(model) -> float:
 
 def set_special_tokens(model, tokenizer) -> None:
     """Make sure that padding is not the end token; generation settings follow the tokenizer."""
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        vocabulary = tokenizer.get_vocab()
-        candidates = (
-            "<|finetune_right_pad_id|>",
-            "<|reserved_special_token_0|>",
-            "<|endoftext|>",
-            "<pad>",
-            "<unk>",
-        )
-        pad = next((c for c in candidates if c in vocabulary and c != tokenizer.eos_token), None)
-        if pad is None:
-            raise UserError("the tokenizer has no token to pad with besides its end token; add a pad token to it")
-        tokenizer.pad_token = pad
-    tokenizer.padding_side = "right"
+    set_padding(tokenizer)
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
         config.eos_token_id = tokenizer.eos_token_id
@@ -141,15 +133,12 @@ def set_special_tokens(model, tokenizer) -> None:
 
 def model_path(settings: ModelSettings) -> str | Path:
     """What to hand to from_pretrained: a made or converted local folder, or the name as it is."""
-    if settings.name == "embedded":
-        from .embedded import embedded_model
-
-        return embedded_model(cache_dir())
-    if settings.name == "random":
-        from .embedded import random_model
-
+    name = present_name(settings.name)
+    if name in EMBEDDED:
+        return embedded_model(name, cache_dir())
+    if name == "random":
         return random_model(cache_dir())
-    return settings.name
+    return gguf_model(Path(name), cache_dir()) if name.endswith(".gguf") else name
 
 
 def add_lora(model, settings: LoraSettings, seed: int):
@@ -229,7 +218,7 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
     from safetensors.torch import load_file
 
     note = read_adapter_note(path)
-    if note["base_model"] != base.name:
+    if present_name(note["base_model"]) != present_name(base.name):
         raise UserError(
             f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
             "choose the profile it was trained with"

@@ -3,7 +3,8 @@
 May use `runs` and what is below.
 """
 
-from .plots import plot_arms, plot_changes, plot_grid, plot_losses, save_figure
+from . import comparisons, selection, sentences
+from .plots import plot_arms, plot_changes, plot_grid, plot_losses
 from .tables import (
     ARM_NAMES,
     ARMS,
@@ -11,14 +12,15 @@ from .tables import (
     TRANSLATION_COLUMNS,
     ablation_table,
     arms_table,
+    bits_table,
     failures_table,
-    markdown,
-    marked_words,
-    p_text,
+    languages_table,
     register_table,
+    runs_table,
     say,
+    settings_table,
     side_by_side,
-    with_interval,
+    sources_table,
 )
 
 __all__ = [
@@ -28,17 +30,20 @@ __all__ = [
     "TRANSLATION_COLUMNS",
     "ablation_table",
     "arms_table",
+    "bits_table",
+    "comparisons",
     "failures_table",
-    "markdown",
-    "marked_words",
-    "p_text",
+    "languages_table",
     "plot_arms",
     "plot_changes",
     "plot_grid",
     "plot_losses",
     "register_table",
-    "save_figure",
+    "runs_table",
     "say",
+    "selection",
+    "sentences",
+    "settings_table",
     "side_by_side",
-    "with_interval",
+    "sources_table",
 ]

@@ -15,6 +15,7 @@ from ..profiles import Profile, is_local
 from ..runs import ROOT, outputs_root, run_dir, write_text
 
 FOLDER = ROOT / "notebooks"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def find_notebooks(numbers: list[str]) -> list[Path]:
@@ -28,7 +29,7 @@ def find_notebooks(numbers: list[str]) -> list[Path]:
 
 
 def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
-    """Execute a copy of one notebook and write its HTML report; returns the report's path.
+    """Execute a copy of one notebook; write it and an HTML report to outputs/<profile>/reports; the report's path.
 
     UserError if a cell fails or the kernel dies: the message shows the cell, the partial notebook is kept beside the
     reports.
@@ -53,7 +54,10 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
         cause = f"{error}{killed if isinstance(error, DeadKernelError) else ''}"
         raise UserError(f"{path.name} failed; its partial copy is {partial}\n{cause}") from error
     (reports / f"{path.stem}.partial.ipynb").unlink(missing_ok=True)
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+    notebook.metadata.pop("widgets", None)  # their state breaks rendering elsewhere
+    write_text(reports / path.name, nbformat.writes(notebook))
+    exporter = HTMLExporter(embed_images=True, template_name="folded", extra_template_basedirs=[str(TEMPLATES)])
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
     report = reports / f"{path.stem}.html"
     write_text(report, page)
     return report

@@ -47,6 +47,60 @@ def p_text(p: float) -> str:
     return "p ≤ 0.001" if p <= 0.001 else f"p = {p:.2g}"
 
 
+def settings_table(profile, name: str) -> pandas.DataFrame:
+    """The settings that decide a fine-tuning of `name`, "translation" or "leetcode"."""
+    settings = getattr(profile, name)
+    chosen = {"base model": profile.model.name, "weights": profile.model.precision}
+    chosen["LoRA rank, alpha"] = f"{profile.lora.rank}, {profile.lora.alpha}"
+    if name == "translation":
+        chosen["direction"] = settings.direction
+    chosen |= {
+        "epochs": settings.train.epochs,
+        "learning rate": settings.train.learning_rate,
+        "batch size": settings.train.batch_size,
+        "new tokens at most": settings.max_new_tokens,
+        "seed": profile.seed,
+    }
+    return pandas.Series(chosen).to_frame("value")
+
+
+def sources_table(manifest: dict) -> pandas.DataFrame:
+    """A row a source: rows read, dropped, in each split, and not used."""
+    accounts = {
+        name: {
+            "rows in": entry["rows_in"],
+            "dropped": sum(entry["dropped"].values()),
+            **entry["rows_out"],
+            "not used": entry["unused"],
+        }
+        for name, entry in manifest["sources"].items()
+    }
+    return pandas.DataFrame.from_dict(accounts, orient="index")
+
+
+def runs_table(metrics: dict[str, dict]) -> pandas.DataFrame:
+    """Where and when each task was measured: a row a fact, a column a task."""
+    origin = {task: measured["provenance"] for task, measured in metrics.items()}
+    return pandas.DataFrame(
+        {
+            task: {"commit": p["git_commit"], "device": p["device"], "minutes": sum(p["seconds"].values()) / 60}
+            for task, p in origin.items()
+        }
+    )
+
+
+def languages_table(metrics: dict) -> pandas.DataFrame:
+    """Shares of answers in the target language, in the source language and in neither, by arm; the references last."""
+    languages = {ARM_NAMES[arm]: metrics[arm]["answer_language"] for arm in ARMS}
+    languages["references"] = metrics["reference_language"]
+    return pandas.DataFrame.from_dict(languages, orient="index").map("{:.1%}".format)
+
+
+def bits_table(bits: dict[str, dict[str, float]]) -> pandas.DataFrame:
+    """Bits per byte, a row a model, a column a kind of text."""
+    return pandas.DataFrame.from_dict(bits, orient="index")
+
+
 def arms_table(metrics: dict, columns: dict[str, str]) -> pandas.DataFrame:
     """One row an arm, one column a metric, ready to display."""
     rows = {ARM_NAMES[arm]: {title: _shown(key, metrics[arm][key]) for key, title in columns.items()} for arm in ARMS}

@@ -27,6 +27,7 @@ from .metrics import (
     translation_scores,
 )
 
+TIERS = ("Warm-up", "Easy", "Medium", "Hard")
 CODE_TRAITS = ("parses", "defines_entry_point", "type_hints", "code_only", "prompt_echo")
 
 
@@ -105,7 +106,7 @@ def echoes(source: str, answer: str) -> bool:
 
 
 def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]) -> tuple[dict, list[dict]]:
-    raw = [task.answer(g.text) for g in generated]
+    raw = [task.program(row, g.text) for row, g in zip(rows, generated, strict=True)]
     code = [extract_code(answer, row["entry_point"]) for answer, row in zip(raw, rows, strict=True)]
     traits = [describe_code(answer, task.prompt(row), row) for answer, row in zip(raw, rows, strict=True)]
     graded = spread(list(zip(code, rows, strict=True)), lambda part: grade(*map(list, zip(*part, strict=True))))
@@ -152,7 +153,7 @@ def failure_class(graded: dict) -> str:
 
 def _per_difficulty(rows: list[dict], graded: list[dict]) -> dict:
     table = {}
-    for level in ("Easy", "Medium", "Hard"):
+    for level in TIERS:
         part = [g for row, g in zip(rows, graded, strict=True) if row.get("difficulty") == level]
         if part:
             table[level] = {"problems": len(part), **work_scores(part)}

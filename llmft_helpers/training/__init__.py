@@ -5,5 +5,6 @@ May use everything but the command line.
 
 from .checkpoints import delete_checkpoints
 from .fine_tuning import fine_tune, make_trainer
+from .tasks import Experiment
 
-__all__ = ["delete_checkpoints", "fine_tune", "make_trainer"]
+__all__ = ["Experiment", "delete_checkpoints", "fine_tune", "make_trainer"]
