@@ -182,7 +182,7 @@ def best_constant_share(rows: list[dict]) -> float | None:
 
     None for problems whose tests are code, where the wanted values cannot be counted.
     """
-    if not all("tests" in row for row in rows):
+    if not all(isinstance(test, dict) for row in rows for test in row.get("tests") or [None]):
         return None
     wanted = [Counter(json.dumps(test["expected"]) for test in row["tests"]) for row in rows]
     return _mean([max(counts.values()) / counts.total() for counts in wanted])
