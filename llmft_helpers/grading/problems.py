@@ -50,7 +50,7 @@ def read_problem(row: dict) -> Problem:
         raise UserError(f"problem {task}: cannot read its tests: {missing} in the row; add that column") from error
     except RecursionError as error:
         raise UserError(f"problem {task}: cannot read its tests: a value is nested too deep; leave it out") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, SyntaxError) as error:
         raise UserError(f"problem {task}: cannot read its tests: {error}") from error
 
 
