@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .comparison import COMPARE
-from .signatures import NODES, classes, functions, own_code, typed, typed_arguments
+from .signatures import NODES, classes, first_parameter, functions, own_code, typed, typed_arguments
 
 
 @dataclass(frozen=True)
@@ -80,21 +80,21 @@ def _of_cases(task: str, row: dict) -> Problem:
     owner, _, name = entry.rpartition(".")
     design = None if owner or name in functions(tree.body) else classes(tree).get(name)
     method = functions(_body(tree, owner)).get(name)
-    cases = tuple(_case(i, test, method, design) for i, test in enumerate(tests, 1))
-    returns = method.returns if method else None
-    in_place = isinstance(returns, ast.Constant) and returns.value is None
-    if in_place and any(case["expected"] is not None for case in cases):
-        kind = next((a.annotation for a in method.args.args if a.arg != "self"), None)
-        cases = tuple(
-            case | {"expected": typed(test["expected"], kind)} for case, test in zip(cases, tests, strict=True)
-        )
-    else:
-        in_place = False
+    in_place = _in_place(method, tests)
+    cases = tuple(_case(i, test, method, design, in_place) for i, test in enumerate(tests, 1))
     same = COMPARE[compare]
     if odd := [i for i, case in enumerate(cases, 1) if not same(case["expected"], case["expected"])]:
         raise ValueError(f"test {odd[0]}: its expected value is nested too deep to compare")
     setup = NODES if re.search(r"\b(ListNode|TreeNode)\b", ast.unparse(tree)) else ""
-    return Problem(task, entry, setup, True, cases, compare, in_place, design is not None, reference=reference(row))
+    calls = design is not None
+    return Problem(task, entry, setup, True, cases, compare, in_place, calls, reference=reference(row))
+
+
+def _in_place(method: ast.FunctionDef | None, tests: list) -> bool:
+    """Whether the method is annotated `-> None`, and something is expected all the same."""
+    if method is None or not (isinstance(method.returns, ast.Constant) and method.returns.value is None):
+        return False
+    return any(isinstance(test, dict) and test.get("expected") is not None for test in tests)
 
 
 def _body(tree: ast.Module, owner: str) -> list[ast.stmt]:
@@ -118,7 +118,7 @@ def _entry(name: str | None, tree: ast.Module) -> str:
     return name if outside and name not in methods else f"Solution.{name}"
 
 
-def _case(number: int, test: dict, method: ast.FunctionDef | None, design: ast.ClassDef | None) -> dict:
+def _case(number: int, test: dict, method: ast.FunctionDef | None, design: ast.ClassDef | None, in_place: bool) -> dict:
     if not isinstance(test, dict) or not {"args", "expected"} <= test.keys():
         raise ValueError(f'test {number} must be {{"args": [...], "expected": ...}}')
     args, expected = test["args"], test["expected"]
@@ -127,7 +127,8 @@ def _case(number: int, test: dict, method: ast.FunctionDef | None, design: ast.C
     try:
         if design:
             return _calls(args, expected, functions(design.body))
-        return {"args": typed_arguments(args, method), "expected": typed(expected, method and method.returns)}
+        answer = first_parameter(method) if in_place else method and method.returns
+        return {"args": typed_arguments(args, method), "expected": typed(expected, answer)}
     except (TypeError, ValueError) as error:
         raise ValueError(f"test {number}: {error}") from error
 

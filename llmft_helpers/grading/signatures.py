@@ -48,10 +48,19 @@ def functions(body: list[ast.stmt]) -> dict[str, Function]:
     return {node.name: node for node in body if isinstance(node, Function)}
 
 
+def _annotations(function: Function | None) -> list[ast.expr | None]:
+    names = function.args.posonlyargs + function.args.args if function else []
+    return [name.annotation for name in names if name.arg != "self"]
+
+
+def first_parameter(function: Function) -> ast.expr | None:
+    """Its annotation."""
+    return next(iter(_annotations(function)), None)
+
+
 def typed_arguments(values: list, function: Function | None) -> list:
     """Encoded arguments of a call, by the annotations of the function's parameters."""
-    names = function.args.posonlyargs + function.args.args if function else []
-    annotations = [name.annotation for name in names if name.arg != "self"]
+    annotations = _annotations(function)
     return [typed(value, annotations[i] if i < len(annotations) else None) for i, value in enumerate(values)]
 
 
