@@ -22,6 +22,7 @@ from .tables import (
     side_by_side,
     sources_table,
 )
+from .unshown import shown
 
 __all__ = [
     "ARMS",
@@ -44,6 +45,7 @@ __all__ = [
     "selection",
     "sentences",
     "settings_table",
+    "shown",
     "side_by_side",
     "sources_table",
 ]
