@@ -170,21 +170,42 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _task_id(path: Path, number: int, row: dict) -> str:
+    """As text: pandas makes 7 or 7.0 of "7"."""
+    value = row.get("task_id")
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        raise UserError(f"{path}: row {number} has no 'task_id' (it has: {', '.join(row)})")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _by_task(path: Path, rows: list[dict]) -> dict[str, dict]:
+    """Problems by task_id; rows without one are no problems, and a row may stand there twice if it says the same."""
+    found: dict[str, tuple[int, dict]] = {}
+    for number, row in enumerate(rows, 1):
+        if row.get("task_id") is not None:
+            task = _task_id(path, number, row)
+            first, other = found.setdefault(task, (number, row))
+            if other != row:
+                raise UserError(f"{path}: rows {first} and {number} are two problems with task_id {task!r}: rename one")
+    return {task: row for task, (_, row) in found.items()}
+
+
 def grade(options: argparse.Namespace) -> int:
     from .grading.execution import grade as run_tests
     from .grading.execution import isolation_level
 
     refuse_overwriting(options.output, options.input, options.problems)
     solutions = read_jsonl(options.input)
-    refuse_columns(options.input, solutions, "task_id", "solution")
-    problems = {row["task_id"]: row for row in read_jsonl(options.problems) if "task_id" in row}
-    unknown = [row["task_id"] for row in solutions if row["task_id"] not in problems]
+    refuse_columns(options.input, solutions, "solution")
+    problems = _by_task(options.problems, read_jsonl(options.problems))
+    tasks = [_task_id(options.input, number, row) for number, row in enumerate(solutions, 1)]
+    unknown = [task for task in tasks if task not in problems]
     if unknown:
         raise UserError(
             f"{options.input}: task_id {unknown[0]!r} is not in {options.problems} ({len(unknown)} such rows)"
         )
     print(f"isolation: {isolation_level()}", file=sys.stderr)
-    graded = run_tests([row["solution"] for row in solutions], [problems[row["task_id"]] for row in solutions])
+    graded = run_tests([row["solution"] for row in solutions], [problems[task] for task in tasks])
     keys = ("task_id", "passed", "verdict", "tests_passed", "tests_total", "detail")
     if options.output:
         write_jsonl(options.output, [{key: row[key] for key in keys} for row in graded])

@@ -50,7 +50,7 @@ def solve_problems(options: Namespace) -> int:
     texts = _generate(model, tokenizer, prompts, task.stop, profile.leetcode)
     rows = []
     for name, problem in zip(prompts, problems, strict=True):
-        solution = extract_code(task.program(problem, texts[name])) if name in texts else ""
+        solution = extract_code(task.program(problem, texts[name]), problem.get("entry_point")) if name in texts else ""
         rows.append({"task_id": problem["task_id"], "solution": solution})
     write_jsonl(options.output, rows)
     return 0 if len(texts) == len(prompts) else 2

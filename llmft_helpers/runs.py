@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import importlib.metadata
 import json
@@ -11,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 
 from .device import device_description, give_memory_back, peak_memory_gb
@@ -154,7 +157,16 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(_line(row) + "\n" for row in rows))
+
+
+def _line(row: dict) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 has no place for
+        return json.dumps(row)
+    return text
 
 
 def read_json(path: Path) -> dict:
@@ -169,10 +181,10 @@ def read_json(path: Path) -> dict:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """One object a line; UserError names the file and the line."""
+    """One object a line, `.gz` or not; UserError names the file and the line."""
     rows = []
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     rows.append(_object(line, path, number))
@@ -180,6 +192,8 @@ def read_jsonl(path: Path) -> list[dict]:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert it, e.g. with iconv") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: broken gzip file ({error}); copy or download it again") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({reason(error)}): name a file that you may read") from error
     return rows
@@ -190,6 +204,10 @@ def _object(line: str, path: Path, number: int) -> dict:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); is the line cut off?") from error
+    except RecursionError as error:
+        raise UserError(f"{path}:{number}: a value is nested too deep; leave it out") from error
+    except ValueError:  # an integer of more digits than int() reads
+        row = json.loads(line, parse_int=lambda digits: int(Decimal(digits)))
     if not isinstance(row, dict):
         raise UserError(f"{path}:{number}: expected an object with named columns, found {type(row).__name__}")
     return row

@@ -1,6 +1,7 @@
 """What this machine can do, and one line of advice for each thing that is missing."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -22,7 +23,8 @@ def examine(profile_name: str | None = None) -> list[Finding]:
     probes = {
         "Python": _python, "packages": _versions, "device": _device, "GPU": gpu_findings, "4-bit (NF4)": _four_bit,
         "memory available": _memory, "disk free": _disk, "embedded model": _embedded, "model hub": _hub,
-        "grading isolation": _isolation, "profile": lambda: _profile(profile_name),
+        "grading isolation": _isolation, "solutions' packages": _solution_packages,
+        "profile": lambda: _profile(profile_name),
     }  # fmt: skip
     return [finding for name, probe in probes.items() for finding in probed(name, probe)]
 
@@ -150,6 +152,17 @@ def _isolation() -> Finding:
     from ..grading.execution import isolation_level
 
     return Finding("grading isolation", isolation_level())
+
+
+def _solution_packages() -> Finding:
+    from ..grading.sandbox import PACKAGES
+
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return Finding(
+        "solutions may import",
+        "the standard library, " + ", ".join(name for name in PACKAGES if name not in missing),
+        f"LeetCode offers {' and '.join(missing)}, too: pip install {' '.join(missing)}" if missing else "",
+    )
 
 
 def _profile(name: str | None) -> list[Finding]:
