@@ -3,12 +3,16 @@
 import ctypes
 import functools
 import gc
+import logging
 import os
 import platform
 import resource
 import sys
 import time
 from collections.abc import Callable
+
+# bitsandbytes asks for an optional package that would compute the same; here, as all that import it import this.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def give_memory_back() -> None:

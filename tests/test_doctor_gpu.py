@@ -1,6 +1,10 @@
-"""What the doctor foresees about a GPU instance: drivers, small and busy cards, gated and missing models, limits."""
+"""What the doctor foresees about a GPU instance: drivers, small and busy cards, gated and missing models, limits; and
+that it survives what it looks at.
+"""
 
+import logging
 import re
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,7 +17,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 from transformers import LlamaConfig
 
 from llmft_helpers.doctor import gpu as doctor_gpu
-from llmft_helpers.doctor import memory
+from llmft_helpers.doctor import machine, memory
 from llmft_helpers.profiles import load_profile
 from llmft_helpers.runs import ROOT
 
@@ -124,3 +128,70 @@ def test_a_driver_too_old_or_a_cpu_build_is_told_apart(built_for, smi, advice, m
     assert bool(findings) == bool(advice)
     if advice:
         assert re.search(advice, findings[0].advice)
+
+
+def named(findings, name: str):
+    (finding,) = (finding for finding in findings if finding.name == name)
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ALL_PROXY", "socks://x"), ("ALL_PROXY", "socks5://x"), ("HTTPS_PROXY", "x:y:z")]
+)
+def test_a_broken_proxy_is_a_finding_and_the_rest_is_told(variable, value, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    findings = machine.examine("tiny")
+    assert re.search(r"cannot be asked \(.+\)", named(findings, "model hub").value)
+    assert "ALL_PROXY" in named(findings, "model hub").advice
+    assert named(findings, "profile").value.startswith("tiny")
+
+
+@pytest.mark.parametrize("endpoint", ["htp:/huggingface", "", "https://[::1", "huggingface.co", "http://a:port"])
+def test_a_malformed_endpoint_is_a_finding(endpoint, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    finding = machine._hub()
+    assert finding.value.startswith(f"{endpoint} cannot be asked (") and "HF_ENDPOINT" in finding.advice
+
+
+def test_whatever_a_probe_raises_is_a_finding(monkeypatch):
+    """An unreadable folder, a lost driver, a library that does not import: nothing hides the rest."""
+
+    def broken(*_):
+        raise PermissionError(13, "Permission denied")
+
+    names = ("_python", "_versions", "_device", "gpu_findings", "_four_bit", "_memory", "_disk", "_embedded", "_hub",
+             "_isolation", "_profile")  # fmt: skip
+    for name in names:
+        monkeypatch.setattr(machine, name, broken)
+    findings = machine.examine("tiny")
+    assert len(findings) == len(names)
+    for finding in findings:
+        assert finding.value == "cannot be told (PermissionError: Permission denied)" and finding.advice
+
+
+def test_access_and_disk_of_the_hub_survive_apart(monkeypatch):
+    def broken(*_):
+        raise ValueError("Unknown scheme for proxy URL")
+
+    monkeypatch.setattr(huggingface_hub, "auth_check", broken)
+    monkeypatch.setattr(shutil, "disk_usage", broken)
+    for finding in doctor_gpu.profile_findings(load_profile("full")):
+        assert "ValueError: Unknown scheme for proxy URL" in finding.value
+
+
+def test_missing_requirements_are_a_finding_and_versions_are_still_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    findings = machine._versions()
+    assert named(findings, "requirements.txt").value == f"not in {tmp_path}"
+    assert named(findings, "torch").value == torch.__version__ and not named(findings, "torch").advice
+
+
+def test_outputs_that_may_not_be_written_are_foreseen(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(machine.os, "access", lambda *_: False)  # tests may run as root, who writes everywhere
+    assert "LLMFT_OUTPUTS" in machine._disk().advice
+
+
+def test_nobody_is_told_to_install_what_would_compute_the_same():
+    """bitsandbytes' warning on processors with AVX-512 in bfloat16."""
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)

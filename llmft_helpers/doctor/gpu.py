@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..device import has_card
 from ..profiles import Profile
-from .findings import Finding
+from .findings import Finding, probed
 from .memory import memory_finding
 
 MODEL_DISK_GB = 4  # Llama 3.2 1B in 16 bits and the corpora of profile full
@@ -51,9 +51,12 @@ def _compiler() -> Finding:
 
 def profile_findings(profile: Profile) -> list[Finding]:
     """Access to the model, room for its files and, on a card, memory for its training; nothing for one that is made."""
-    reach = [] if profile.model.is_local else [_access(profile.model.name), _hub_disk()]
+    reach = []
+    if not profile.model.is_local:
+        access = probed("model access", lambda: _access(profile.model.name))
+        reach = [*access, *probed("disk free for the hub", _hub_disk)]
     made = profile.model.is_local and not Path(profile.model.name).is_dir()
-    return [*reach, memory_finding(profile)] if has_card() and not made else reach
+    return reach if made or not has_card() else [*reach, *probed("memory", lambda: memory_finding(profile))]
 
 
 def _access(name: str) -> Finding:

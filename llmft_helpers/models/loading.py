@@ -6,9 +6,7 @@ it, because bitsandbytes' own CPU path repacks weights after an evaluation and t
 """
 
 import contextlib
-import logging
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,18 +19,18 @@ from ..data.hub import hub_advice
 from ..device import compute_dtype, has_card
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
-from ..runs import cache_dir, read_json, write_json
+from ..runs import cache_dir, read_json, whole_folder, write_json
 from .embedded import EMBEDDED, embedded_model, present_name, random_model, terms
 from .gguf_files import gguf_model
 from .loftq import begin_at_rounding_error
 from .padding import set_padding
+from .whole_files import refuse_torn, write_manifest
 
 ADAPTER_NOTE = "llmft.json"
+COPY_AGAIN = "copy the whole folder again, or name another model"
 
 # Unsloth fetches three repositories at each load to count its users; a slow proxy turns that into a failed load.
 os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-# bitsandbytes misses an optional package that would compute the same.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def load_base_model(settings: ModelSettings):
@@ -45,6 +43,8 @@ def load_base_model(settings: ModelSettings):
     if terms(settings.name):
         print(terms(settings.name))
     path = model_path(settings)
+    if Path(settings.name).is_dir():
+        refuse_torn(Path(settings.name), COPY_AGAIN)
     quiet_libraries()
     try:
         with _never_rounded(settings.keep_16bit):
@@ -59,12 +59,18 @@ def load_base_model(settings: ModelSettings):
                 # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
                 **({} if has_card() else {"attn_implementation": "eager"}),
             )
-    except OSError as error:
-        raise UserError(_loading_advice(settings, error)) from error
-    except RuntimeError as error:  # how Unsloth wraps the same on a GPU
-        if not isinstance(error.__cause__, OSError):
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a parser may raise anything over a broken file; Unsloth wraps it on a GPU
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if Path(path).is_dir():
+            raise UserError(f"model {path} cannot be read ({_brief(error)}): {COPY_AGAIN}") from error
+        if not isinstance(cause, OSError):
             raise
-        raise UserError(_loading_advice(settings, error.__cause__)) from error
+        raise UserError(_loading_advice(settings, cause)) from error
+    rows = model.get_input_embeddings().num_embeddings
+    if max(tokenizer.get_vocab().values()) >= rows:
+        raise UserError(f"model {path}: its tokenizer has tokens beyond the {rows:,} of its weights: {COPY_AGAIN}")
     unknown = [
         kept for kept in settings.keep_16bit if not any(name.endswith(kept) for name, _ in model.named_modules())
     ]
@@ -111,6 +117,11 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
+
+
+def _brief(error: Exception) -> str:
+    """Type and first sentence of a library's error."""
+    return f"{type(error).__name__}: {reason(error)[:200]}"
 
 
 def _loading_advice(settings: ModelSettings, error: OSError) -> str:
@@ -199,15 +210,12 @@ def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> 
 
     `weights`: the state of a model that is sharded over processes, gathered.
     """
-    partial = path.with_name(path.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial, state_dict=weights)
-        write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        with whole_folder(path) as partial:
+            model.save_pretrained(partial, state_dict=weights)
+            write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
+            write_manifest(partial)
     except WRITE_ERRORS as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot save the adapter in {path}: {reason(error)}; free some space and run again") from error
 
 
@@ -219,7 +227,13 @@ def read_adapter_note(path: Path) -> dict:
         raise UserError(
             f"{path} was not trained by this suite ({ADAPTER_NOTE} is missing): train one with notebook 02 or 03"
         )
-    return read_json(path / ADAPTER_NOTE)
+    refuse_torn(path, "copy it again, or train it again")
+    note = read_json(path / ADAPTER_NOTE)
+    if not isinstance(note, dict) or "base_model" not in note:
+        raise UserError(
+            f"{path / ADAPTER_NOTE} does not name the base model: copy the adapter again, or train it again"
+        )
+    return note
 
 
 def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
@@ -241,14 +255,18 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
             f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {model.precision}: "
             + advice
         )
-    if isinstance(model, PeftModel):
-        model.load_adapter(str(path), adapter_name=name)
-    else:
-        model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
-        if has_card():
-            take_fused_kernels(model)
+    try:
+        weights = load_file(path / "adapter_model.safetensors")
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(path), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+            if has_card():
+                take_fused_kernels(model)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"adapter {path} does not fit {base.name!r} ({_brief(error)}): train it again") from error
     # PEFT loads into float32; adapters are measured and saved in 16 bits.
-    cast_adapter(model, next(iter(load_file(path / "adapter_model.safetensors").values())).dtype, name)
+    cast_adapter(model, next(iter(weights.values())).dtype, name)
     add_in_place(model)
     return model.eval()
 

@@ -122,7 +122,7 @@ def _shown(key: str, value) -> str:
     return f"{value:.3g}" if key in ("bleu_01", "bits_per_byte", "length_ratio") else f"{value:.2f}"
 
 
-CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
+CELL = "text-align:left;vertical-align:top;min-width:5em;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
 SCROLL = "max-height:22em;overflow:auto"  # a model that repeats itself to the limit fills pages
 
 
