@@ -25,7 +25,7 @@ def read_shared_prefix(model, rows: list[list[int]], at_most: int):
     length = min(len(os.path.commonprefix(rows)), at_most)
     if len(rows) == 1 or length < WORTH or has_card():
         return 0, None
-    cache = roomy_cache(model)
+    cache = roomy_cache()
     causal_lm(model).model(input_ids=torch.tensor([rows[0][:length]]), past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(len(rows))
     return length, cache

@@ -101,7 +101,7 @@ def _generate_batch(
     output = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        past_key_values=roomy_cache(model) if cache is None else cache,
+        past_key_values=roomy_cache() if cache is None else cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
