@@ -160,7 +160,7 @@ def test_whatever_a_probe_raises_is_a_finding(monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     names = ("_python", "_versions", "_device", "gpu_findings", "_four_bit", "_memory", "_disk", "_embedded", "_hub",
-             "_isolation", "_profile")  # fmt: skip
+             "_isolation", "_solution_packages", "_profile")  # fmt: skip
     for name in names:
         monkeypatch.setattr(machine, name, broken)
     findings = machine.examine("tiny")
