@@ -81,7 +81,7 @@ def read_jsonl(path: Path) -> list[dict]:
     """One object a line; UserError names the file and the line."""
     rows = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     rows.append(_object(line, path, number))
