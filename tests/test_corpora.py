@@ -2,9 +2,11 @@
 
 import json
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 
+import numpy
 import pytest
 
 from llmft_helpers.data import corpora
@@ -93,7 +95,7 @@ def test_manifest_accounts_for_every_row(source, pairs_of):
     good = made_pairs(60, 1)
     bad = [
         {"es": "", "en": "Nothing here."},
-        {"es": "Radio", "en": "radio"},
+        {"es": "Radio&nbsp;", "en": "radio"},
         {"es": "a" * 501, "en": "b" * 501},
         {"es": "Voy.", "en": "I am going there as soon as I can."},
         {"es": "The keys are in the drawer.", "en": "The keys were in the drawer."},
@@ -101,15 +103,18 @@ def test_manifest_accounts_for_every_row(source, pairs_of):
         {"es": "Una cosa muy distinta de las otras cosas.", "en": good[1]["en"] + "x"},
     ]
     first = source("first", good + bad, licence="CC0-1.0", revision="r7", weight=0.5)
-    second = source("second", made_pairs(40, 2) + good[:3] + bad[:1], limit=43)
+    second = source("second", made_pairs(40, 2) + good[:3] + bad[:1])
     corpus = pairs_of(first, second, train=30)
     entries = corpus.manifest["sources"]
-    assert entries["first"]["rows_in"] == 67 and entries["second"]["rows_in"] == 43  # the limit cut one row off
+    assert entries["first"]["rows_in"] == 67 and entries["second"]["rows_in"] == 44
     assert entries["first"]["dropped"] == {
         "empty side": 1, "source equals target": 1, "too long": 1, "length ratio": 1, "language": 1,
-        "duplicate": 1, "near duplicate": 1,
     }  # fmt: skip
-    assert entries["second"]["dropped"] == {"duplicate": 3}  # the first source's rows stay
+    assert entries["first"]["examples"]["length ratio"] == [[bad[3]["es"], bad[3]["en"]]]
+    assert entries["first"]["repaired"] == {"HTML entities": 1}
+    assert entries["second"]["dropped"] == {"empty side": 1, "duplicate": 3}  # the first source's rows stay
+    homes = {row["en"]: name for name, part in corpus.splits.items() for row in part}
+    assert len({homes.get(row["en"], "train") for row in (good[0], bad[5])}) == 1
     assert accounts_balance(corpus) and entries["first"]["unused"] > 0
     assert (entries["first"]["licence"], entries["first"]["revision"]) == ("CC0-1.0", "r7")
     assert {name: len(rows) for name, rows in corpus.splits.items()} == {"train": 30, "validation": 6, "test": 10}
@@ -188,16 +193,19 @@ def test_published_splits_are_kept_and_training_yields_to_them(source, problems_
     train[1]["problem_description"] = test[5]["problem_description"] + "x"
     train[2]["task_id"] = test[6]["task_id"]
     train[3]["family"] = test[7]["family"] = "shared"
+    train[4]["completion"] = train[5]["completion"]
+    train[4]["problem_description"] = train[5]["problem_description"]
     published = source("exam", test, split="test"), source("practice", train, split="train")
     for sources in (published, published[::-1]):
         corpus = problems_of(*sources, test=50)
-        assert {row["source"] for row in corpus.test} == {"exam"} and len(corpus.test) == 23
+        assert {row["source"] for row in corpus.test} == {"exam"} and len(corpus.test) == 24
         assert {row["source"] for row in corpus.train + corpus.validation} == {"practice"}
         entries = corpus.manifest["sources"]
-        assert entries["exam"]["dropped"] == {"duplicate": 1}
-        assert entries["practice"]["dropped"] == {"duplicate": 2, "near duplicate": 1}
-        assert entries["practice"]["unused"] == 1 and accounts_balance(corpus)
-        assert {row["task_id"] for row in corpus.train + corpus.validation} == {r["task_id"] for r in train[4:]}
+        assert entries["exam"]["dropped"] == {}
+        assert entries["practice"]["dropped"] == {"duplicate": 1, "like a test row": 4}
+        assert entries["practice"]["unused"] == 0 and accounts_balance(corpus)
+        ours = {row["task_id"] for row in corpus.train + corpus.validation}
+        assert ours | {train[4]["task_id"], train[5]["task_id"]} == {row["task_id"] for row in train[4:]}
     assert len(problems_of(*published, test=12).test) == 12
 
 
@@ -249,7 +257,6 @@ def test_a_source_that_loses_all_rows_is_named_with_the_reasons(source, pairs_of
         ({"tests": []}, "code.jsonl:6: problem 'task-19-5' has neither `tests` nor `test`; add"),
         ({"tests": "[[1], 2]"}, "code.jsonl:6: problem 'task-19-5': `tests` must be a list of .*repair"),
         ({"tests": [{"args": [1]}]}, "code.jsonl:6: problem 'task-19-5': `tests` must be a list"),
-        ({"task_id": "task-19-0"}, r"code.jsonl:6: id 'task-19-0' was used before, at \S*code.jsonl:1"),
     ],
 )
 def test_broken_problem_is_named_before_anything_runs(source, problems_of, broken, said):
@@ -272,19 +279,55 @@ def test_rows_of_leetcode_data_reach_the_grader_as_they_were_published(source, p
 
 
 def test_leak_guard_fires_for_either_side_however_it_is_written(source, pairs_of, monkeypatch):
-    kept, held = {"id": "k", "es": "¿Quién llama?", "en": "Who is calling?"}, {"id": "h", "es": "Nada.", "en": "Void."}
-    for side, text in (("es", "quién  LLAMA"), ("en", "who is calling")):
+    kept = {"id": "k", "es": "¿Quién llama?", "en": "Who is calling?", "group": "a"}
+    held = {"id": "h", "es": "Nada.", "en": "Void.", "group": "b"}
+    for side, text in (("es", "quién  LLA\u00adMA"), ("en", "who is &quot;calling"), ("group", "a")):
         for name in ("test", "validation"):
             splits = {"train": [kept], "validation": [], "test": []} | {name: [held | {side: text}]}
-            with pytest.raises(UserError, match=f"{name} row 'h' shares its {side} with training: '{text}'"):
+            with pytest.raises(
+                UserError, match=f"{name} row 'h' shares its {side} with training: {re.escape(repr(text))}"
+            ):
                 check_no_leak(splits, ("es", "en"))
     check_no_leak({"train": [kept], "validation": [], "test": [held]}, ("es", "en"))
-    # Without the duplicate filter, the build itself stops.
-    rows = [row for row in made_pairs(40, 20) for _ in range(2)]
-    monkeypatch.setattr(corpora, "drop_duplicates", lambda rows, sides: rows)
-    monkeypatch.setattr(corpora, "drop_near_duplicates", lambda rows, sides, spared: rows)
+    # Where rows that belong together are not tied, the build itself stops.
+    rows = [row | {"en": f"{row['en']} {turn}"} for row in made_pairs(40, 20) for turn in ("first", "then again")]
+    monkeypatch.setattr(corpora.groups, "sentence_labels", lambda rows, side: numpy.arange(len(rows)))
     with pytest.raises(UserError, match="shares its es with training"):
-        pairs_of(source("a", [row | {"id": n} for n, row in enumerate(rows)]))
+        pairs_of(source("a", rows))
+
+
+def near(a: str, b: str) -> bool:
+    grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in (a, b)]
+    return len(grams[0] & grams[1]) >= 0.8 * len(grams[0] | grams[1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_translations_of_one_sentence_are_kept_and_stay_in_one_split(source, pairs_of, seed):
+    rows = made_pairs(100, 25)
+    others = [row | {"en": made_pairs(1, 100 + n)[0]["en"]} for n, row in enumerate(rows[:40])]  # the same Spanish
+    nearly = [{"es": made_pairs(1, 200 + n)[0]["es"], "en": row["en"] + "!x"} for n, row in enumerate(others[:20])]
+    corpus = pairs_of(source("a", rows + others + nearly), seed=seed, test=40, validation=20)
+    assert corpus.manifest["sources"]["a"]["dropped"] == {} and accounts_balance(corpus)
+    assert [len(corpus.splits[name]) for name in ("train", "validation", "test")] == [100, 20, 40]
+    assert max(Counter(row["group"] for row in corpus.test).values()) > 1
+    for held in corpus.test + corpus.validation:
+        other = corpus.train + (corpus.validation if held in corpus.test else corpus.test)
+        assert not any(near(held[side], row[side]) for row in other for side in ("es", "en"))
+
+
+def test_a_repeated_id_is_a_group(source, pairs_of, problems_of):
+    rows = [row | {"id": n // 4} for n, row in enumerate(made_pairs(80, 26))]
+    corpus = pairs_of(source("a", rows), test=20, validation=8)
+    homes = {}
+    for name, part in corpus.splits.items():
+        assert all(homes.setdefault(row["id"], name) == name for row in part)
+    assert {name: len(part) for name, part in corpus.splits.items()} == {"train": 52, "validation": 8, "test": 20}
+    problems = made_problems(60, 27)
+    for number, row in enumerate(problems):
+        row["task_id"] = f"task-{number // 2}"
+    corpus = problems_of(source("code", problems))
+    assert accounts_balance(corpus) and len(corpus.train) == 44
+    assert not {row["task_id"] for row in corpus.train} & {row["task_id"] for row in corpus.test}
 
 
 def test_character_documents_hold_both_corpora_and_only_the_split_asked_for(source, pairs_of, problems_of):
