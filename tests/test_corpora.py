@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy
 import pytest
 
-from llmft_helpers.data import corpora
+from llmft_helpers import runs
+from llmft_helpers.data import corpora, prepared
 from llmft_helpers.data.corpora import (
     Corpus,
     check_no_leak,
@@ -69,7 +70,9 @@ def pairs_of(profile):
 
 
 @pytest.fixture
-def problems_of(profile):
+def problems_of(profile, monkeypatch):
+    monkeypatch.setattr(corpora.solutions, "grade", lambda solutions, rows: [{"passed": True} for _ in rows])
+
     def load(*sources: Source, seed: int = 1, test: int = 10, validation: int = 6) -> Corpus:
         settings = replace(profile.leetcode, sources=sources, test_rows=test, validation_rows=validation, train_rows=0)
         return load_problems(replace(profile, leetcode=settings, seed=seed))
@@ -264,6 +267,123 @@ def test_broken_problem_is_named_before_anything_runs(source, problems_of, broke
     rows[5] |= broken
     with pytest.raises(UserError, match=said):
         problems_of(source("code", rows))
+
+
+@pytest.fixture
+def graded_problems_of(problems_of, monkeypatch):
+    """problems_of, whose solutions are run."""
+    monkeypatch.setattr(corpora.solutions, "grade", grade)
+    return problems_of
+
+
+def test_a_solution_that_cannot_be_right_is_named_counted_and_left_out_of_training(source, graded_problems_of):
+    rows = made_problems(24, 30)
+    rows[3]["completion"] = f"Here it is:\n```python\n{rows[3]['completion']}```\n"
+    rows[4]["completion"] += "    def g(self:\n"
+    with pytest.warns(UserWarning) as warned:
+        corpus = graded_problems_of(source("code", rows), test=2, validation=2)
+    account = corpus.manifest["sources"]["code"]
+    assert account["dropped"] == {"solution is in Markdown": 1, "solution does not parse": 1}
+    assert re.search(r"code.jsonl:4$", account["examples"]["solution is in Markdown"][0][0])
+    assert any("does not parse: 1 rows" in str(one.message) and "task-30-4" in str(one.message) for one in warned)
+    assert accounts_balance(corpus) and len(corpus.train) == 18
+    wrong = corpus.train[0]["task_id"]
+    rows[int(wrong.split("-")[-1])]["completion"] = "class Solution:\n    def f(self):\n        return -1\n"
+    with pytest.warns(UserWarning, match=f"fails its tests: 1 rows, {wrong}: wrong: expected"):
+        corpus = graded_problems_of(source("code", rows), test=2, validation=2)
+    assert corpus.manifest["sources"]["code"]["dropped"]["solution fails its tests"] == 1 and accounts_balance(corpus)
+    assert wrong not in {row["task_id"] for row in corpus.train} and len(corpus.train) == 17
+
+
+def test_human_eval_and_mbpp_mapped_by_columns_are_whole_programs_that_pass(source, graded_problems_of):
+    prompts = [f'def f(x: int) -> int:\n    """Add {n} to {p["es"]}."""\n' for n, p in enumerate(made_pairs(24, 31))]
+    rows = [
+        {"task_id": f"H/{n}", "prompt": prompt, "entry_point": "f",
+         "canonical_solution": f"    if x:\n        return x + {n}\n    return {n}\n",
+         "test": f"def check(candidate):\n    assert candidate(1) == {n + 1}\n"}
+        for n, prompt in enumerate(prompts)
+    ]  # fmt: skip
+    columns = {"problem_description": "prompt", "starter_code": "prompt", "completion": "canonical_solution"}
+    corpus = graded_problems_of(source("humaneval", rows, columns=columns), test=2, validation=2)
+    assert len(corpus.train) == 20 and not corpus.manifest["sources"]["humaneval"]["dropped"]
+    row = corpus.train[0]
+    assert row["completion"] == row["prompt"] + rows[int(row["task_id"][2:])]["canonical_solution"]
+    rows = [
+        {"task_id": n, "text": f"Add {n} to a number, {pair['en']}", "code": f"def add(x):\n  return x + {n}",
+         "starter_code": "def add(x):", "entry_point": "add",
+         "test_list": [f"assert add(1) == {n + 1}", f"assert add(0) == {n}"]}
+        for n, pair in enumerate(made_pairs(24, 32))
+    ]  # fmt: skip
+    columns = {"problem_description": "text", "completion": "code"}
+    corpus = graded_problems_of(source("mbpp", rows, columns=columns), test=2, validation=2)
+    assert len(corpus.train) == 20 and not corpus.manifest["sources"]["mbpp"]["dropped"]
+    assert grade([row["completion"] for row in corpus.test], corpus.test)[0]["tests_total"] == 2
+
+
+def test_a_prepared_copy_is_read_again_until_data_settings_or_code_change(source, pairs_of, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path / "outputs"))
+    made = []
+    whole = corpora._make_pairs
+    monkeypatch.setattr(corpora, "_make_pairs", lambda *settings: made.append(1) or whole(*settings))
+    given = source("a", made_pairs(60, 33))
+    first = pairs_of(given)
+    again = pairs_of(given)
+    assert len(made) == 1 and (again.splits, again.manifest) == (first.splits, first.manifest)
+    [copy] = (tmp_path / "outputs" / "cache").iterdir()
+    for torn in (copy.read_bytes()[:-20], b"", b"no gzip"):
+        copy.write_bytes(torn)
+        made.clear()
+        assert pairs_of(given).splits == first.splits == pairs_of(given).splits and len(made) == 1
+    assert [file.name for file in (tmp_path / "outputs" / "cache").iterdir()] == [copy.name]
+    made.clear()
+    assert pairs_of(given, seed=2).splits != first.splits and len(made) == 1
+    assert len(pairs_of(given, test=12).test) == 12 and len(made) == 2
+    assert pairs_of(source("a", made_pairs(61, 33))).manifest["sources"]["a"]["rows_in"] == 61 and len(made) == 3
+    monkeypatch.setattr(prepared, "CODE", (tmp_path,))
+    pairs_of(given)
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda rows: [{"es": row["en"], "en": row["es"]} for row in rows],
+         "source 'mine': its es side reads as English, not Spanish: .*sides are swapped: map columns the other way"),
+        (lambda rows: [row | {"en": after["en"]} for row, after in zip(rows, rows[1:], strict=False)],
+         r"source 'mine': from row 1 on, numbers and names agree in 0% of \d+ rows .*out of step by -1: remove or add"),
+        (lambda rows: [row | {"en": other["en"]} for row, other in zip(rows, rows[700:] + rows[:700], strict=True)],
+         "numbers and names agree in [01]% of .*no translations of each other"),
+    ],
+)  # fmt: skip
+def test_a_source_that_is_wrong_as_a_whole_is_refused(wrong, said, source, pairs_of):
+    rows = runs.read_jsonl(runs.ROOT / "data/es_en/formal.jsonl")
+    with pytest.raises(UserError, match=said):
+        pairs_of(source("mine", wrong(rows)))
+
+
+PORTUGUESE = [
+    "Ele não sabe que você está aqui.", "Eu gosto muito da minha casa.", "Onde fica a estação de trem?",
+    "Eles foram ao mercado com o pai.", "Isso não é um problema.", "A minha irmã tem um carro novo.",
+    "Quem é você?", "Não sei o que dizer.", "Hoje eu não vou ao trabalho.", "Você também quer um café?",
+]  # fmt: skip
+
+
+def test_another_language_is_refused_where_it_is_most_and_named_where_it_is_much(source, pairs_of, recwarn):
+    rows = runs.read_jsonl(runs.ROOT / "data/es_en/everyday.jsonl")[:500]
+    foreign = [{"es": f"{PORTUGUESE[n % 10][:-1]}, {n}.", "en": f"{row['en']} {n}"} for n, row in enumerate(rows)]
+    with pytest.raises(UserError, match="its es side reads as Portuguese, not Spanish: 'Ele não sabe"):
+        pairs_of(source("mine", foreign))
+    pairs_of(source("mine", rows))
+    assert not recwarn
+    with pytest.warns(UserWarning, match="2[0-9]% of its es side reads as Portuguese"):
+        pairs_of(source("mine", rows[:400] + foreign[400:]))
+
+
+def test_a_filter_that_takes_much_of_a_source_is_named_with_three_rows(source, pairs_of):
+    rows = made_pairs(60, 34)
+    with pytest.warns(UserWarning, match="the filter 'length ratio' takes 20 of 60 rows, e.g. .* | 'no'; .*; .*look"):
+        corpus = pairs_of(source("mine", [row | {"en": "no"} if n < 20 else row for n, row in enumerate(rows)]))
+    assert len(corpus.manifest["sources"]["mine"]["examples"]["length ratio"]) == 3
 
 
 def test_rows_of_leetcode_data_reach_the_grader_as_they_were_published(source, problems_of):

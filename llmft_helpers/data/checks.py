@@ -15,16 +15,17 @@ SAMPLE = 2000
 UNUSUAL = 0.2  # share of a source that one filter may take without a word
 FOREIGN_STOP, FOREIGN_WARN = 0.5, 0.1  # share of the sentences whose language can be told
 ENOUGH = 40  # sentences with a number or a name in them, or whose language can be told
-ALIGNED = 0.25  # share of rows whose numbers and names agree: 57 to 94% in good data, 0 to 5% in any other order
-LENGTHS = 0.15  # correlation of the sides' lengths: 0.7 to 0.98 in good data
+ALIGNED = 0.2  # share of rows whose numbers and names agree: 40 to 91% in good data, 0 to 8% in any other order
+LENGTHS = 0.3  # correlation of the sides' lengths: 0.6 to 0.99 in good data, less in a file sorted by length
+FEW = 8  # sentences with numbers or names, where lengths do not correlate either
 COMMON = 0.01  # of a part's rows
 STEPS = (-3, -2, -1, 1, 2, 3)
 # Function words that are none in Spanish or English, and some that Spanish shares, so that the others decide.
 FOREIGN = {
-    "Portuguese": "não é você uma um em ele isso muito são eu meu minha foi ao das na seu sua também mais nós à às quem com "
-    "tem aqui ela isto eles vocês por que de para se está",
-    "Italian": "il che di è non per sono gli della del questo anche perché cosa io più nella dei lui sei hai la le una un",
-    "French": "des est et je vous il elle dans pas une avec nous ce qui mais très au du cette ne c'est suis la le un de",
+    "Portuguese": "não é você uma um em ele isso muito são eu meu minha foi ao das na seu sua também mais nós à às "
+    "quem com tem aqui ela isto eles vocês por que de para se está",
+    "Italian": "il che di è non per sono gli della del questo anche perché cosa io più nella dei lui sei hai la le una",
+    "French": "des est et je vous il elle dans pas une avec nous ce qui mais très au du cette ne suis la le un de",
     "Catalan": "és amb els això però què molt dels per seva aquest aquesta són jo on ho la el en una un al que de",
 }
 WORDS = {"Spanish": SPANISH, "English": ENGLISH} | {name: frozenset(text.split()) for name, text in FOREIGN.items()}
@@ -83,7 +84,7 @@ def _check_alignment(name: str, pairs: list[Pair]) -> None:
         anchors, words = _rare_anchors(part)
         here, rows = agreement(anchors, words, 0)
         lengths = correlation([[len(text) for text in side] for side in zip(*part, strict=True)])
-        if (rows < ENOUGH or here >= ALIGNED) and (len(part) < SAMPLE // 4 or lengths >= LENGTHS):
+        if here >= ALIGNED or rows < (FEW if lengths < LENGTHS else ENOUGH):
             continue
         around = {step: agreement(anchors, words, step)[0] for step in STEPS}
         best = max(around, key=around.__getitem__)

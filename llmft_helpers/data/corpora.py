@@ -7,6 +7,7 @@ test row is in training.
 """
 
 import sys
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,16 +17,17 @@ import numpy
 from ..errors import UserError
 from ..profiles import Profile, Source, TaskSettings
 from ..runs import fingerprint
-from . import groups
+from . import groups, solutions
 from .checks import check_source
 from .cleaning import reason_to_drop, repairs, tidy
+from .prepared import prepared
 from .sources import read_source
 from .splitting import check_no_leak, identity, order, split_rows
 
 PAIR_COLUMNS, PAIR_EXTRAS = ("es", "en"), ("id", "register")
 PROBLEM_COLUMNS = ("task_id", "problem_description", "starter_code", "entry_point", "completion")
 PROBLEM_EXTRAS = (
-    "title", "difficulty", "tags", "family", "tests", "test", "prompt", "compare", "estimated_date",
+    "title", "difficulty", "tags", "family", "tests", "test", "prompt", "test_list", "compare", "estimated_date",
 )  # fmt: skip
 SPLITS = ("train", "validation", "test")
 
@@ -52,19 +54,34 @@ class Corpus:
 
 def load_pairs(profile: Profile) -> Corpus:
     """The profile's Spanish-English corpora, cleaned, merged and split."""
-    settings = profile.translation
-    rows, accounts = _read_all(settings, profile.seed, PAIR_COLUMNS, PAIR_EXTRAS, _pairs)
-    rows = _tie(rows, accounts, settings, repeats=("es", "en"), sentences=("es", "en"), bound=("id",))
-    return _split(rows, accounts, settings, profile.seed, ("es", "en"))
+    settings, seed = profile.translation, profile.seed
+    return Corpus(*prepared("pairs", settings, seed, lambda: _make_pairs(settings, seed)))
 
 
 def load_problems(profile: Profile) -> Corpus:
     """The profile's programming problems, split by family, or by date where the source has such a split."""
-    settings = profile.leetcode
-    rows, accounts = _read_all(settings, profile.seed, PROBLEM_COLUMNS, PROBLEM_EXTRAS, _problems)
+    settings, seed = profile.leetcode, profile.seed
+    return Corpus(*prepared("problems", settings, seed, lambda: _make_problems(settings, seed)))
+
+
+def _make_pairs(settings: TaskSettings, seed: int) -> tuple[dict, dict]:
+    rows, accounts = _read_all(settings, seed, PAIR_COLUMNS, PAIR_EXTRAS, _pairs)
+    rows = _tie(rows, accounts, settings, repeats=("es", "en"), sentences=("es", "en"), bound=("id",))
+    splits = split_rows(rows, settings, seed)
+    check_no_leak(splits, ("es", "en"))
+    return splits, _manifest(splits, settings, accounts)
+
+
+def _make_problems(settings: TaskSettings, seed: int) -> tuple[dict, dict]:
+    rows, accounts = _read_all(settings, seed, PROBLEM_COLUMNS, PROBLEM_EXTRAS, _problems)
     sentences, bound = ("problem_description",), ("task_id", "family")
     rows = _tie(rows, accounts, settings, ("problem_description", "completion"), sentences, bound)
-    return _split(rows, accounts, settings, profile.seed, ("problem_description", "task_id"))
+    splits = split_rows(rows, settings, seed)
+    for name in ("train", "validation"):
+        splits[name] = _sound(splits[name], accounts)
+    check_no_leak(splits, ("problem_description", "task_id"))
+    _name_faults(accounts)
+    return splits, _manifest(splits, settings, accounts)
 
 
 @dataclass
@@ -117,8 +134,16 @@ def _pairs(located: Iterable, source: Source, account: Account) -> list[dict]:
 
 
 def _problems(located: Iterable, source: Source, account: Account) -> list[dict]:
-    rows = [_problem(row, source, where) for where, row in located]
-    account.rows_in = len(rows)
+    """A source's problems; a solution to train on that is no Python is dropped, with its place."""
+    rows = []
+    for where, row in located:
+        account.rows_in += 1
+        row = _problem(row, source, where)
+        reason = solutions.fault(row["completion"]) if source.split != "test" else None
+        if reason:
+            account.drop(reason, (where, row["task_id"]))
+        else:
+            rows.append(row)
     return rows
 
 
@@ -126,6 +151,8 @@ def _problem(row: dict, source: Source, where: str) -> dict:
     for column in PROBLEM_COLUMNS:
         if not row[column].strip():
             raise UserError(f"{where}: column {column!r} is empty; fill it or remove the problem")
+    if row.get("test_list") and not row.get("tests") and not row.get("test"):
+        row = solutions.check_from_asserts(row, where)
     if not row.get("tests") and not row.get("test"):
         raise UserError(f"{where}: problem {row['task_id']!r} has neither `tests` nor `test`; add one or map a column")
     tests = row.get("tests", [])
@@ -136,6 +163,7 @@ def _problem(row: dict, source: Source, where: str) -> dict:
         )
     row["family"] = row.get("family") or row["task_id"]
     row["source"] = source.name
+    row["completion"] = solutions.whole_solution(row)
     row["problem_description"] = row["problem_description"].strip()
     return row
 
@@ -195,12 +223,20 @@ def _reject_emptied(rows: list[dict], accounts: dict[str, Account], settings: Ta
             )
 
 
-def _split(
-    rows: list[dict], accounts: dict[str, Account], settings: TaskSettings, seed: int, sides: tuple[str, ...]
-) -> Corpus:
-    splits = split_rows(rows, settings, seed)
-    check_no_leak(splits, sides)
-    return Corpus(splits, _manifest(splits, settings, accounts))
+def _sound(rows: list[dict], accounts: dict[str, Account]) -> list[dict]:
+    """Without the problems whose solution fails the problem's own tests."""
+    wrong = solutions.failing(rows)
+    for number, detail in wrong.items():
+        accounts[rows[number]["source"]].drop(solutions.TESTS, (rows[number]["task_id"], detail))
+    return [row for number, row in enumerate(rows) if number not in wrong]
+
+
+def _name_faults(accounts: dict[str, Account]) -> None:
+    for name, account in accounts.items():
+        for reason in solutions.FAULTS:
+            if account.dropped[reason]:
+                named = "; ".join(": ".join(example) for example in account.examples[reason])
+                warnings.warn(f"source {name!r}: {reason}: {account.dropped[reason]} rows, {named}", stacklevel=5)
 
 
 def _manifest(splits: dict[str, list[dict]], settings: TaskSettings, accounts: dict[str, Account]) -> dict:
