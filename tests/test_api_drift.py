@@ -159,8 +159,8 @@ def test_sft_config_takes_our_training_arguments(tmp_path):
         ("sacrebleu.significance:PairedTest", ["named_systems", "metrics", "references", "test_type", "n_samples"]),
         ("nbclient.NotebookClient.execute", []),
         ("transformers.DynamicCache.batch_repeat_interleave", ["repeats"]),
-        ("datasketch.MinHash", ["num_perm", "seed", "hashfunc"]),
-        ("datasketch.MinHashLSH", ["num_perm", "params"]),
+        ("charset_normalizer.from_bytes", ["cp_isolation"]),
+        ("scipy.sparse.csgraph.connected_components", ["directed"]),
     ],
 )
 def test_other_libraries(path, names):

@@ -159,6 +159,17 @@ def marked_words(answer: str, reference: str) -> str:
     return " ".join(marked)
 
 
+def drops_table(manifest: dict) -> pandas.DataFrame:
+    """What became of every row of manifest.json, a row a source, a column a reason."""
+    shown = {}
+    for name, source in manifest["sources"].items():
+        counts = {"rows in": source["rows_in"], **source["dropped"], "unused": source["unused"], **source["rows_out"]}
+        shown[name] = {title: f"{count:,}" for title, count in counts.items()}
+    table = pandas.DataFrame.from_dict(shown, orient="index").fillna("0")
+    last = ["unused", *next(iter(manifest["sources"].values()))["rows_out"]]
+    return table[[column for column in table if column not in last] + last]
+
+
 def ablation_table(rows: list[dict]) -> pandas.DataFrame:
     """What `make ablations` measured, a row a trained adapter."""
     columns = {"group": "group", "train_rows": "train rows", "validation_loss": "validation loss", "bleu": "BLEU",
