@@ -143,12 +143,13 @@ def test_training_scoring_and_asking_read_the_same_tokens(name, files, profile, 
     metrics.completion_nats(model, tokenizer, [row])
     model = add_lora(model, profile.lora, seed=1)
     trainer = make_trainer(model, tokenizer, [row], [row], profile.translation.train, 256, tmp_path, 1)
-    trained = trainer.train_dataset[0]
-    assert scored == [(trained["input_ids"], len(asked))]
-    assert trained["input_ids"][: len(asked)] == asked and trained["input_ids"][-1] == tokenizer.eos_token_id
-    assert trained["completion_mask"] == [0] * len(asked) + [1] * (len(trained["input_ids"]) - len(asked))
-    assert trained["input_ids"].count(tokenizer.eos_token_id) == 1
-    assert trained["input_ids"].count(tokenizer.bos_token_id) == ("smollm" not in name)
+    (batch,) = trainer.get_train_dataloader()
+    ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+    trained = ids[: len(ids) - ids.count(tokenizer.pad_token_id)]
+    assert scored == [(trained, len(asked))] and trained[: len(asked)] == asked
+    assert [label for label in labels if label != -100] == trained[len(asked) :]  # what is learned is what is scored
+    assert trained.index(tokenizer.eos_token_id) == len(trained) - 1
+    assert trained.count(tokenizer.bos_token_id) == ("smollm" not in name)
 
 
 def test_a_file_is_converted_once_and_a_torn_folder_again(files, tmp_path, capsys):

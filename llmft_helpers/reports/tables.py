@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import pandas
 from IPython.display import HTML, Markdown, display
 
+from .unshown import is_shown
+
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 INTERVALS = {"bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95"}
@@ -120,7 +122,7 @@ def _shown(key: str, value) -> str:
     return f"{value:.3g}" if key in ("bleu_01", "bits_per_byte", "length_ratio") else f"{value:.2f}"
 
 
-CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
+CELL = "text-align:left;vertical-align:top;min-width:5em;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
 SCROLL = "max-height:22em;overflow:auto"  # a model that repeats itself to the limit fills pages
 
 
@@ -176,6 +178,10 @@ def register_table(registers: dict[str, dict[str, dict]]) -> pandas.DataFrame:
     return pandas.DataFrame.from_dict(shown, orient="index")
 
 
+def _example(text: str) -> str:
+    return text[:300] if is_shown(text) else "(not shown)"
+
+
 def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
     """A row a failure class, most frequent first: `failure`, `count` by arm, and `example`, one answer's own words.
 
@@ -186,5 +192,5 @@ def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
     for name, _ in classes.most_common():
         alike = [a for some in reversed(answers.values()) for a in some if a["failure"] == name]
         counts = {ARM_NAMES[arm]: sum(a["failure"] == name for a in some) for arm, some in answers.items()}
-        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": alike[0]["text"][:300]})
+        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": _example(alike[0]["text"])})
     return rows
