@@ -13,7 +13,7 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-COMMAND = re.compile(r"python -m llmft_helpers ([a-z][^`|\n]*)")
+COMMAND = re.compile(r"-m llmft_helpers ([a-z][^`|\n]*)")
 
 
 def anchors(text: str) -> set[str]:
