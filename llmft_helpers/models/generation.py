@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..cpu.cache import roomy_cache
 from ..cpu.shared_prefix import read_shared_prefix
 from ..errors import UserError
 
@@ -100,7 +101,7 @@ def _generate_batch(
     output = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        past_key_values=cache,
+        past_key_values=roomy_cache(model) if cache is None else cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
