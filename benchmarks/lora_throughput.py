@@ -25,6 +25,7 @@ from llmft_helpers.runs import cache_dir, git_commit, write_json
 
 RECIPES = ("vendor", "ours", "int8")
 STYLES = {"vendor": ("#E69F00", "--"), "ours": ("#0072B2", "-"), "int8": ("#009E73", ":")}
+MODEL = "smollm2-135m-instruct"
 SIZES = {"timed_from": 4, "new_tokens": 24, "rank": 64, "log_every": 2}
 HELD_OUT, PROMPTS, BATCH = 60, 40, 8
 MEDIANS = ("tokens_per_second", "generated_tokens_per_second", "validation_loss", "peak_memory_gb", "seconds_per_epoch")
@@ -44,7 +45,7 @@ def measure(recipe: str, count: int, seed: int) -> dict:
     from llmft_helpers.models.embedded import embedded_model
 
     rows, held_out = split_rows(count)
-    run = recipes.Recipe(recipe, embedded_model("smollm2-135m-instruct", cache_dir()), SIZES, seed)
+    run = recipes.Recipe(recipe, embedded_model(MODEL, cache_dir()), SIZES, seed)
     result = device_description() | {"dtype": str(run.model.dtype).removeprefix("torch.")} | run.train(rows, BATCH)
     result["int8_products"] = getattr(run.model, "int8_products", False)
     result["validation_loss"] = run.validation_loss(held_out)
@@ -103,7 +104,7 @@ def main() -> None:
     print(f"{described['device']}, {described['dtype']}; medians of {len(rounds)} rounds")
     print(pandas.DataFrame.from_dict(table, orient="index").round(3).to_string())
     if options.json:
-        about = described | {"rows": options.rows, "git_commit": git_commit()}
+        about = described | {"model": MODEL, "rows": options.rows, "git_commit": git_commit()}
         write_json(options.json, about | {"table": table, "rounds": rounds})
         plot(rounds[-1], options.json.with_suffix(".png"))
 
