@@ -21,7 +21,6 @@ from .tables import (
     say,
     settings_table,
     side_by_side,
-    sources_table,
 )
 from .unshown import shown
 
@@ -53,5 +52,4 @@ __all__ = [
     "shown",
     "show_picture",
     "side_by_side",
-    "sources_table",
 ]

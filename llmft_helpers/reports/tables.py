@@ -66,20 +66,6 @@ def settings_table(profile, name: str) -> pandas.DataFrame:
     return pandas.Series(chosen).to_frame("value")
 
 
-def sources_table(manifest: dict) -> pandas.DataFrame:
-    """A row a source: rows read, dropped, in each split, and not used."""
-    accounts = {
-        name: {
-            "rows in": entry["rows_in"],
-            "dropped": sum(entry["dropped"].values()),
-            **entry["rows_out"],
-            "not used": entry["unused"],
-        }
-        for name, entry in manifest["sources"].items()
-    }
-    return pandas.DataFrame.from_dict(accounts, orient="index")
-
-
 def runs_table(metrics: dict[str, dict]) -> pandas.DataFrame:
     """Where and when each task was measured: a row a fact, a column a task."""
     origin = {task: measured["provenance"] for task, measured in metrics.items()}
