@@ -21,7 +21,7 @@ lint: $(STAMP)
 doctor: $(STAMP)
 	$(BIN)/python -m llmft_helpers doctor
 
-# the README's table, from outputs/demo/results.json
+# the README's table and docs/results.md, from what outputs/demo and outputs/long hold
 figures: $(STAMP)
 	$(BIN)/python benchmarks/readme_table.py
 

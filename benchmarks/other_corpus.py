@@ -69,6 +69,7 @@ def main() -> None:
     print(pandas.DataFrame.from_dict(shown, orient="index").to_string())
     if options.json:
         about = {"rows": len(rows), "corpus": Path(options.pairs).name, "seed": SEED, "git_commit": runs.git_commit()}
+        about |= {"model": profile.model.name}
         runs.write_json(options.json, about | results)
 
 

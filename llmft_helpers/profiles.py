@@ -5,10 +5,11 @@ copy. `LLMFT_PROFILE` (a preset's name or a path) chooses; without it, `full` wh
 device is visible and `demo` elsewhere.
 """
 
+import dataclasses
 import json
 import os
 import tomllib
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,7 +71,9 @@ class Source:
     """One corpus. `path` (a file, or two aligned text files) or `hub` (a repository), not both.
 
     `columns` maps our names (`es`, `en`; for problems `completion`, ...) to the source's, with
-    dots into nested columns (`translation.es`). `limit` caps the rows read, `weight` is the share of
+    dots into nested columns (`translation.es`, `messages.1.content`). How a file is read follows from its name and
+    content; `separator`, `encoding`, `header` (the columns' names, if the first line is a row) and `field` (the list of
+    rows in one JSON object) say what does not. `limit` caps the rows read, `weight` is the share of
     the source's training rows kept, `split` fixes the rows' split: "test" where a test set is published,
     "train" for rows that are never scored.
     """
@@ -81,7 +84,11 @@ class Source:
     config: str | None = None
     hub_split: str = "train"
     revision: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    separator: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: str | None = None
+    header: tuple[str, ...] = ()
+    field: str | None = None
     register: str | None = None
     licence: str = "unknown"
     limit: PositiveInt | None = None
@@ -161,7 +168,7 @@ def load_profile(name: str | None = None) -> Profile:
             presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
             raise UserError(f"unknown profile {name!r}: use one of {presets}, or the path of a .toml file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"profile {path}: cannot be read ({error})") from error
     try:

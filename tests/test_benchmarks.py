@@ -1,5 +1,6 @@
 """What the benchmarks compute and write from their measurements, on hand-made ones."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -9,12 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from llmft_helpers import device
 from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.runs import ROOT
 from llmft_helpers.scoring.metrics import completion_nats, total
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import char_gpt  # noqa: E402
+import gpu_full  # noqa: E402
 import grading  # noqa: E402
 import lora_throughput  # noqa: E402
 import readme_table  # noqa: E402
@@ -70,35 +73,148 @@ def test_throughput_is_summed_up_by_medians_and_by_the_median_of_each_rounds_rat
     assert table["int8 / vendor"]["tokens_per_second"] == 2.0 and table["int8 / vendor"]["validation_loss"] == 1.0
 
 
-def test_the_readmes_table_is_that_of_the_committed_results(tmp_path, monkeypatch):
+def gpu_run(speed: float, memory: float) -> dict:
+    return {"tokens_per_second": speed, "peak_memory_gb": memory, "generated_tokens_per_second": 1.0,
+            "validation_loss": 2.0, "device": "NVIDIA A100", "frozen_parameters": 10**9,
+            "trainable_parameters": 10**7}  # fmt: skip
+
+
+def test_recipes_on_a_card_are_compared_with_the_plain_one_that_keeps_activations_alike():
+    one = {"ours": gpu_run(4.0, 8.0), "plain": gpu_run(2.0, 16.0), "ours-checkpointing": gpu_run(3.0, 2.0),
+           "plain-checkpointing": gpu_run(1.0, 4.0), "vendor-offloading": gpu_run(2.0, 1.0)}  # fmt: skip
+    table = gpu_full.summary([one])
+    ratios = {name: (row["speed_against_plain"], row["memory_against_plain"]) for name, row in table.items()}
+    assert ratios == {"ours": (2, 0.5), "plain": (1, 1), "ours-checkpointing": (3, 0.5),
+                      "plain-checkpointing": (1, 1), "vendor-offloading": (2, 0.25)}  # fmt: skip
+    assert "speed_against_plain" not in gpu_full.summary([{"ours": gpu_run(4.0, 8.0)}])["ours"]
+    assert set(one) == set(gpu_full.RECIPES)
+
+
+def test_a_card_without_bfloat16_leaves_out_what_cannot_run_there_and_says_why(monkeypatch):
+    assert gpu_full.left_out() == {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "compute_dtype", lambda: torch.float16)
+    assert set(gpu_full.left_out()) == {"plain", "plain-checkpointing"}
+    assert all("bfloat16" in reason for reason in gpu_full.left_out().values())
+
+
+def test_the_tables_are_those_of_the_committed_results(tmp_path, monkeypatch):
     folders = ("outputs/demo", "outputs/long")
     changed = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "--", *folders], capture_output=True)
     if changed.returncode or changed.stdout:
         pytest.skip(f"{' or '.join(folders)} holds another run than the committed one")
-    before = (ROOT / "README.md").read_text(encoding="utf-8")
-    copy = tmp_path / "README.md"
-    copy.write_text(before, encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["readme_table.py", "--readme", str(copy)])
+    committed = {path: (ROOT / path).read_text(encoding="utf-8") for path in ("README.md", "docs/results.md")}
+    readme, page = tmp_path / "README.md", tmp_path / "results.md"
+    readme.write_text(committed["README.md"], encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["readme_table.py", "--readme", str(readme), "--page", str(page)])
     readme_table.main()
-    assert copy.read_text(encoding="utf-8") == before, "README.md is older than the results: make figures"
+    assert readme.read_text(encoding="utf-8") == committed["README.md"], "older than the results: make figures"
+    assert page.read_text(encoding="utf-8") == committed["docs/results.md"], "older than the results: make figures"
 
 
-def test_the_readmes_tables_show_longer_training_beside_the_demo_and_what_either_cost():
-    results = json.loads((ROOT / "outputs" / "demo" / "results.json").read_text(encoding="utf-8"))
-    longer = json.loads(json.dumps(results))
-    longer["translation"]["tuned"]["bleu"], longer["translation"]["rows"]["train"] = 99.0, 12_345
-    for part in longer.values():
-        part["provenance"]["seconds"] = {"training": 600.0}
-        part["provenance"]["peak_memory_gb"]["host"] = 3.0
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("| ").split(" | ")]
 
-    def cells(line: str) -> list[str]:
-        return [cell.strip() for cell in line.strip("| ").split(" | ")]
 
-    runs = {"demo": results, "long": longer}
-    alone, both = (readme_table.gains(some).splitlines()[2] for some in ({"demo": results}, runs))
-    assert cells(both)[:-1] == cells(alone) and cells(both)[-1].startswith("99.0 (")
-    cost = cells(readme_table.costs(runs).splitlines()[-1])
-    assert cost[0] == "`long`" and "12,345 pairs" in cost[1] and cost[2:4] == ["40 minutes", "3.0 GB"]
+def table(text: str) -> dict[str, list[str]]:
+    """First cell of each line of a Markdown table -> its other cells."""
+    return {cells(line)[0]: cells(line)[1:] for line in text.splitlines() if line.startswith("| ")}
+
+
+@pytest.fixture
+def runs():
+    """Results of a demo and of a long run: those that are committed, with Gemma's name and figures that stand out."""
+    demo = json.loads((ROOT / "outputs" / "demo" / "results.json").read_text(encoding="utf-8"))
+    demo["translation"]["provenance"]["profile"]["model"]["name"] = "gemma-3-270m"
+    part = {"problems": 40, "pass_at_1_ci95": [0.1, 0.35], "tests_passed_rate": 0.5, "tests_passed_ci95": [0.4, 0.6]}
+    for arm, warm_up in (("base", 0.05), ("base_few_shot", 0.1), ("tuned", 0.2)):
+        hard = part | {"problems": 7, "pass_at_1": 0.0}
+        demo["leetcode"][arm]["per_difficulty"] = {"Warm-up": part | {"pass_at_1": warm_up}, "Hard": hard}
+    long = copy.deepcopy(demo)
+    long["translation"]["tuned"]["bleu"], long["translation"]["rows"]["train"] = 99.0, 12_345
+    for one in long.values():
+        one["provenance"]["seconds"] = {"training": 600.0}
+        one["provenance"]["peak_memory_gb"]["host"] = 3.0
+    return {"demo": demo, "long": long}
+
+
+def test_the_tables_show_longer_training_beside_the_demo_and_what_either_cost(runs):
+    alone, both = (table(readme_table.gains(some)) for some in ({"demo": runs["demo"]}, runs))
+    assert both["translation: BLEU"][:-1] == alone["translation: BLEU"]
+    assert both["translation: BLEU"][-1].startswith("99.0 (")
+    cost = table(readme_table.costs(runs))["`long`"]
+    assert "12,345 pairs" in cost[0] and cost[1:3] == ["40 minutes", "3.0 GB"]
+
+
+def test_the_readme_shows_warm_up_problems_apart_and_the_page_every_tier(runs):
+    short, whole = table(readme_table.summary(runs, {})), table(readme_table.gains(runs))
+    solved = [f"{share} (10.0 to 35.0%)" for share in ("5.0%", "10.0%", "20.0%", "20.0%")]
+    assert short["code: solved of 40 Warm-up"] == whole["code: solved of 40 Warm-up"] == solved
+    assert "code: solved of 7 Hard" in whole and "code: solved of 7 Hard" not in short
+    assert "The base is Gemma 3 270M;" in readme_table.summary(runs, {})
+    for run in runs.values():
+        for arm in ("base", "base_few_shot", "tuned"):
+            run["leetcode"][arm]["per_difficulty"] = {}  # problems that do not say how difficult they are
+    assert set(table(readme_table.summary(runs, {}))) == set(short) - {"code: solved of 40 Warm-up"}
+
+
+def saved(folder, file: str, content: dict) -> None:
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_what_was_not_measured_or_is_of_another_base_or_other_rows_is_left_out(runs, tmp_path):
+    def bleu(score: float) -> dict:
+        return {"bleu": score, "bleu_ci95": [score - 1, score + 1]}
+
+    def shown() -> dict[str, list[str]]:
+        elsewhere = readme_table.measured_elsewhere(folders, runs)
+        return table(readme_table.beyond(runs, elsewhere) or "")
+
+    folders = {name: tmp_path / name for name in runs}
+    assert shown() == {}
+    long = {"rows": 500, "model": "gemma-3-270m", "base": bleu(7), "tuned": bleu(40)}
+    saved(folders["long"], "translation/tatoeba.json", long)
+    title = "translation: BLEU on 500 random Tatoeba pairs"
+    assert shown()[title] == ["7.0 (6.0 to 8.0)", "–", "40.0 (39.0 to 41.0)"]
+    saved(folders["demo"], "translation/tatoeba.json", {"rows": 500, "model": "gemma-3-270m", "tuned": bleu(30)})
+    assert shown()[title] == ["7.0 (6.0 to 8.0)", "30.0 (29.0 to 31.0)", "40.0 (39.0 to 41.0)"]
+    saved(folders["demo"], "translation/tatoeba.json", {"rows": 500, "tuned": bleu(30)})  # the base was not noted
+    assert shown()[title] == ["7.0 (6.0 to 8.0)", "–", "40.0 (39.0 to 41.0)"]
+    saved(folders["demo"], "translation/tatoeba.json", {"rows": 100, "model": "gemma-3-270m", "tuned": bleu(30)})
+    assert "translation: BLEU on 100 random Tatoeba pairs" in shown() and title not in shown()
+    arms = {arm: {"pass_at_1": 0.5, "pass_at_1_ci95": [0.4, 0.6]} for arm in ("base", "base, as published", "tuned")}
+    saved(folders["long"], "leetcode/humaneval.json", {"rows": 164, "model": "gemma-3-270m", "arms": arms})
+    half = "50.0% (40.0 to 60.0%)"
+    assert shown()["code: solved of HumanEval's first 164"] == [half, half, "–", half]
+
+
+@pytest.mark.parametrize("change", ["another base", "other test rows", "a notebook missing"])
+def test_a_run_that_cannot_stand_beside_the_first_is_left_out(runs, tmp_path, change):
+    folders = {name: tmp_path / name for name in runs}
+    for name, folder in folders.items():
+        saved(folder, "results.json", runs[name])
+    assert readme_table.comparable_runs(folders) == runs
+    match change:
+        case "another base":
+            runs["long"]["translation"]["provenance"]["profile"]["model"]["name"] = "embedded"
+        case "other test rows":
+            runs["long"]["leetcode"]["provenance"]["data"]["test"] = "0123456789ab"
+        case _:
+            del runs["long"]["comparison"]
+    saved(folders["long"], "results.json", runs["long"])
+    assert list(readme_table.comparable_runs(folders)) == ["demo"]
+
+
+def test_the_rounding_table_shows_the_runs_that_the_profile_has():
+    model = {"name": "gemma-3-270m", "keep_16bit": []}
+    row = {"validation_loss": 1.5, "bleu": 20.0, "bleu_ci95": [18.0, 22.0], "train_rows": 1000, "batch_size": 8}
+    rows = [row | {"name": name} for name in ("reference", "rank 8", "16-bit base")]
+    ablations = {"rows": rows, "provenance": {"profile": {"name": "demo", "model": model}}}
+    text = readme_table.beginnings(ablations)
+    assert list(table(text)) == ["rounding", "as in the profile", "the whole base unrounded"]
+    assert "Gemma 3 270M, profile `demo`. 1,000 pairs" in text
+    assert readme_table.beginnings(ablations | {"rows": rows[:2]}) is None
 
 
 def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():

@@ -9,14 +9,14 @@ import pytest
 
 from llmft_helpers.data.cleaning import (
     MAX_CHARACTERS,
-    drop_duplicates,
-    drop_near_duplicates,
     language_of,
-    near_duplicate_pairs,
     normalise,
     reason_to_drop,
+    repairs,
     tidy,
 )
+from llmft_helpers.data.duplicates import near_duplicate_labels
+from llmft_helpers.data.groups import drop_repeats, grouped, key_labels, sentence_labels
 from llmft_helpers.runs import ROOT
 
 LONG_ES = ("Mañana vendrá mi hermano con los niños y comeremos todos juntos en el patio. " * 8).strip()
@@ -85,14 +85,25 @@ def test_tidy_and_normalise():
     assert normalise("el año") != normalise("el ano")  # an accent is a difference
 
 
-def test_a_repeat_on_either_side_is_dropped_and_the_first_kept():
+def test_what_shows_nothing_is_taken_out_and_seen_through():
+    dirty = "Tom &amp; Mary&#39;s ca\u00adf\u00e9\u200b \x00&quot;Luna&quot;\ufeff &nbsp;AT&T; R&D"
+    assert tidy(dirty) == 'Tom & Mary\'s caf\u00e9 "Luna" AT&T; R&D'
+    assert repairs(dirty) == ["HTML entities", "invisible characters"]
+    assert repairs("AT&T, R&D;\tcaf\u00e9") == []
+    assert normalise("ca\u00adf\u00e9 &quot;Luna&quot;") == normalise("Caf\u00e9 Luna")
+    assert tidy("a\ud800b") == "ab"
+
+
+def test_only_a_repeat_of_both_sides_is_dropped_and_punctuation_makes_a_difference():
     rows = [
         {"es": "Hola.", "en": "Hello."},
-        {"es": "¡Hola!", "en": "Hi."},
-        {"es": "Buenas.", "en": "hello"},
-        {"es": "Adiós.", "en": "Hi."},  # its only relative was dropped itself
+        {"es": "¡Hola!", "en": "Hello."},
+        {"es": "Hola.", "en": "Hi."},
+        {"es": "hola.", "en": "HELLO."},
+        {"es": "¿Están bien?", "en": "Are they well?"},
+        {"es": "Están bien.", "en": "Are they well?"},
     ]
-    assert drop_duplicates(rows, ("es", "en")) == [rows[0], rows[3]]
+    assert drop_repeats(rows, ("es", "en")) == [*rows[:3], *rows[4:]]
 
 
 def brute_force_jaccard(a: str, b: str) -> float:
@@ -113,31 +124,97 @@ def variants(seed: int) -> list[str]:
     return texts
 
 
+def parts(count: int, edges) -> set[frozenset[int]]:
+    """Connected parts by plain search."""
+    near = {n: {n} for n in range(count)}
+    for a, b in edges:
+        near[a].add(b)
+        near[b].add(a)
+    found = set()
+    for start in range(count):
+        part, todo = set(), [start]
+        while todo:
+            node = todo.pop()
+            if node not in part:
+                part.add(node)
+                todo += near[node]
+        found.add(frozenset(part))
+    return found
+
+
+def parts_of(labels) -> set[frozenset[int]]:
+    return {frozenset(i for i, label in enumerate(labels) if label == one) for one in set(labels)}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_minhash_finds_what_brute_force_finds(seed):
     texts = variants(seed)
     scores = {(a, b): brute_force_jaccard(texts[a], texts[b]) for a, b in combinations(range(len(texts)), 2)}
     expected = {pair: score for pair, score in scores.items() if score >= 0.8}
-    assert {(a, b): score for a, b, score in near_duplicate_pairs(texts)} == expected
+    assert parts_of(near_duplicate_labels([normalise(text) for text in texts])) == parts(len(texts), expected)
     assert len(expected) > 50 and sum(score > 0.6 for score in scores.values()) > len(expected) + 50
 
 
-def test_near_duplicates_are_dropped_against_kept_rows_only():
-    chain = [
-        "The committee will meet again on the second Monday of October in the large hall of the town",
-        "The committee will meet again on the second Monday of October in the large hall of the city now",
-        "The committee would meet again on the second Monday of October in the large hall of the city now",
-    ]
-    steps = [brute_force_jaccard(chain[a], chain[b]) for a, b in ((0, 1), (1, 2), (0, 2))]
-    assert steps[0] > 0.8 and steps[1] > 0.8 > steps[2]
-    rows = [{"en": text, "es": text[::-1]} for text in chain]
-    assert drop_near_duplicates(rows, ("en",)) == [rows[0], rows[2]]
-    assert drop_near_duplicates(rows, ("en",), spared=3) == rows
-    assert drop_near_duplicates(rows, ("en",), spared=2) == rows[:2]
+def test_of_templated_text_nearly_all_near_duplicates_are_linked():
+    chance = random.Random(1)
+    texts = sorted({
+        f"the temperature in {chance.choice(('lima', 'quito', 'salamanca', 'san juan'))} is "
+        f"{chance.randint(0, 999)} degrees today, said {chance.choice(('ana', 'luis', 'guadalupe'))}"
+        for _ in range(700)
+    })  # fmt: skip
+    labels = near_duplicate_labels(texts)
+    near = [(a, b) for a, b in combinations(range(len(texts)), 2) if brute_force_jaccard(texts[a], texts[b]) >= 0.8]
+    apart = sum(labels[a] != labels[b] for a, b in near)
+    assert len(near) > 3000 and apart <= 0.001 * len(near)
 
 
-def test_either_side_makes_a_near_duplicate():
+def groups_of(rows, **bound):
+    labels = [sentence_labels(rows, side) for side in ("es", "en")]
+    return grouped(["a"] * len(rows), [key_labels(rows, "id")], labels)
+
+
+def test_rows_that_share_or_nearly_share_a_side_or_an_id_are_one_group():
     same = "We would like to thank everybody who has helped us in these difficult weeks"
-    rows = [{"es": "Uno dos tres cuatro.", "en": same}, {"es": "Algo muy distinto.", "en": same + "!"}]
-    assert drop_near_duplicates(rows, ("es", "en")) == rows[:1]
-    assert drop_near_duplicates(rows, ("es",)) == rows
+    rows = [
+        {"id": 1, "es": "Uno dos tres cuatro.", "en": same},
+        {"id": 2, "es": "Algo muy distinto.", "en": same + "!"},
+        {"id": 3, "es": "¿Algo muy distinto?", "en": "Nothing like it."},
+        {"id": 4, "es": "Sola.", "en": "Alone."},
+        {"id": 4, "es": "Con el mismo número.", "en": "Of the same number."},
+        {"id": None, "es": "Sin número.", "en": "Without a number."},
+        {"id": None, "es": "Tampoco.", "en": "Nor this."},
+        {"id": 5, "es": "Cerca.", "en": same.replace("weeks", "week")},
+    ]
+    number, stays = groups_of(rows)
+    assert parts_of(number) == set(map(frozenset, [{0, 1, 2, 7}, {3, 4}, {5}, {6}])) and stays.all()
+
+
+def test_a_chain_is_cut_at_its_commonest_sentences_and_loses_little():
+    chance = random.Random(2)
+    word = lambda: "".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=12))  # noqa: E731
+    # a hundred sentences with ten translations each, all held together by one answer that fits them all
+    rows = [
+        {"id": None, "es": f"{spanish}", "en": word()} for spanish in (word() for _ in range(100)) for _ in range(10)
+    ]
+    rows += [{"id": None, "es": rows[10 * n]["es"], "en": "Yes."} for n in range(100)]
+    number, stays = groups_of(rows)
+    sizes = [int(((number == one) & stays).sum()) for one in set(number)]
+    assert max(sizes) <= 20 and stays[:1000].all() and 98 <= (~stays).sum() <= 99
+    kept = [row for row, stay in zip(rows, stays, strict=True) if stay]
+    home = {}
+    for row, one in zip(kept, number[stays], strict=True):
+        for side in ("es", "en"):
+            assert home.setdefault((side, row[side]), one) == one
+
+
+def test_templates_keep_a_group_of_the_allowed_size():
+    rows = [
+        {
+            "id": None,
+            "es": f"La temperatura en el norte de la ciudad de Lima es hoy de {n} grados",
+            "en": f"Today the temperature in the north of the city of Lima is {n} degrees",
+        }
+        for n in range(100, 200)
+    ]
+    number, stays = groups_of(rows)  # fmt: skip
+    assert stays.sum() == 20 and len(set(number[stays])) == 1

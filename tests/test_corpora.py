@@ -2,12 +2,15 @@
 
 import json
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 
+import numpy
 import pytest
 
-from llmft_helpers.data import corpora
+from llmft_helpers import runs
+from llmft_helpers.data import corpora, prepared
 from llmft_helpers.data.corpora import (
     Corpus,
     check_no_leak,
@@ -67,7 +70,9 @@ def pairs_of(profile):
 
 
 @pytest.fixture
-def problems_of(profile):
+def problems_of(profile, monkeypatch):
+    monkeypatch.setattr(corpora.solutions, "grade", lambda solutions, rows: [{"passed": True} for _ in rows])
+
     def load(*sources: Source, seed: int = 1, test: int = 10, validation: int = 6) -> Corpus:
         settings = replace(profile.leetcode, sources=sources, test_rows=test, validation_rows=validation, train_rows=0)
         return load_problems(replace(profile, leetcode=settings, seed=seed))
@@ -93,7 +98,7 @@ def test_manifest_accounts_for_every_row(source, pairs_of):
     good = made_pairs(60, 1)
     bad = [
         {"es": "", "en": "Nothing here."},
-        {"es": "Radio", "en": "radio"},
+        {"es": "Radio&nbsp;", "en": "radio"},
         {"es": "a" * 501, "en": "b" * 501},
         {"es": "Voy.", "en": "I am going there as soon as I can."},
         {"es": "The keys are in the drawer.", "en": "The keys were in the drawer."},
@@ -101,15 +106,18 @@ def test_manifest_accounts_for_every_row(source, pairs_of):
         {"es": "Una cosa muy distinta de las otras cosas.", "en": good[1]["en"] + "x"},
     ]
     first = source("first", good + bad, licence="CC0-1.0", revision="r7", weight=0.5)
-    second = source("second", made_pairs(40, 2) + good[:3] + bad[:1], limit=43)
+    second = source("second", made_pairs(40, 2) + good[:3] + bad[:1])
     corpus = pairs_of(first, second, train=30)
     entries = corpus.manifest["sources"]
-    assert entries["first"]["rows_in"] == 67 and entries["second"]["rows_in"] == 43  # the limit cut one row off
+    assert entries["first"]["rows_in"] == 67 and entries["second"]["rows_in"] == 44
     assert entries["first"]["dropped"] == {
         "empty side": 1, "source equals target": 1, "too long": 1, "length ratio": 1, "language": 1,
-        "duplicate": 1, "near duplicate": 1,
     }  # fmt: skip
-    assert entries["second"]["dropped"] == {"duplicate": 3}  # the first source's rows stay
+    assert entries["first"]["examples"]["length ratio"] == [[bad[3]["es"], bad[3]["en"]]]
+    assert entries["first"]["repaired"] == {"HTML entities": 1}
+    assert entries["second"]["dropped"] == {"empty side": 1, "duplicate": 3}  # the first source's rows stay
+    homes = {row["en"]: name for name, part in corpus.splits.items() for row in part}
+    assert len({homes.get(row["en"], "train") for row in (good[0], bad[5])}) == 1
     assert accounts_balance(corpus) and entries["first"]["unused"] > 0
     assert (entries["first"]["licence"], entries["first"]["revision"]) == ("CC0-1.0", "r7")
     assert {name: len(rows) for name, rows in corpus.splits.items()} == {"train": 30, "validation": 6, "test": 10}
@@ -188,16 +196,19 @@ def test_published_splits_are_kept_and_training_yields_to_them(source, problems_
     train[1]["problem_description"] = test[5]["problem_description"] + "x"
     train[2]["task_id"] = test[6]["task_id"]
     train[3]["family"] = test[7]["family"] = "shared"
+    train[4]["completion"] = train[5]["completion"]
+    train[4]["problem_description"] = train[5]["problem_description"]
     published = source("exam", test, split="test"), source("practice", train, split="train")
     for sources in (published, published[::-1]):
         corpus = problems_of(*sources, test=50)
-        assert {row["source"] for row in corpus.test} == {"exam"} and len(corpus.test) == 23
+        assert {row["source"] for row in corpus.test} == {"exam"} and len(corpus.test) == 24
         assert {row["source"] for row in corpus.train + corpus.validation} == {"practice"}
         entries = corpus.manifest["sources"]
-        assert entries["exam"]["dropped"] == {"duplicate": 1}
-        assert entries["practice"]["dropped"] == {"duplicate": 2, "near duplicate": 1}
-        assert entries["practice"]["unused"] == 1 and accounts_balance(corpus)
-        assert {row["task_id"] for row in corpus.train + corpus.validation} == {r["task_id"] for r in train[4:]}
+        assert entries["exam"]["dropped"] == {}
+        assert entries["practice"]["dropped"] == {"duplicate": 1, "like a test row": 4}
+        assert entries["practice"]["unused"] == 0 and accounts_balance(corpus)
+        ours = {row["task_id"] for row in corpus.train + corpus.validation}
+        assert ours | {train[4]["task_id"], train[5]["task_id"]} == {row["task_id"] for row in train[4:]}
     assert len(problems_of(*published, test=12).test) == 12
 
 
@@ -249,7 +260,6 @@ def test_a_source_that_loses_all_rows_is_named_with_the_reasons(source, pairs_of
         ({"tests": []}, "code.jsonl:6: problem 'task-19-5' has neither `tests` nor `test`; add"),
         ({"tests": "[[1], 2]"}, "code.jsonl:6: problem 'task-19-5': `tests` must be a list of .*repair"),
         ({"tests": [{"args": [1]}]}, "code.jsonl:6: problem 'task-19-5': `tests` must be a list"),
-        ({"task_id": "task-19-0"}, r"code.jsonl:6: id 'task-19-0' was used before, at \S*code.jsonl:1"),
     ],
 )
 def test_broken_problem_is_named_before_anything_runs(source, problems_of, broken, said):
@@ -257,6 +267,123 @@ def test_broken_problem_is_named_before_anything_runs(source, problems_of, broke
     rows[5] |= broken
     with pytest.raises(UserError, match=said):
         problems_of(source("code", rows))
+
+
+@pytest.fixture
+def graded_problems_of(problems_of, monkeypatch):
+    """problems_of, whose solutions are run."""
+    monkeypatch.setattr(corpora.solutions, "grade", grade)
+    return problems_of
+
+
+def test_a_solution_that_cannot_be_right_is_named_counted_and_left_out_of_training(source, graded_problems_of):
+    rows = made_problems(24, 30)
+    rows[3]["completion"] = f"Here it is:\n```python\n{rows[3]['completion']}```\n"
+    rows[4]["completion"] += "    def g(self:\n"
+    with pytest.warns(UserWarning) as warned:
+        corpus = graded_problems_of(source("code", rows), test=2, validation=2)
+    account = corpus.manifest["sources"]["code"]
+    assert account["dropped"] == {"solution is in Markdown": 1, "solution does not parse": 1}
+    assert re.search(r"code.jsonl:4$", account["examples"]["solution is in Markdown"][0][0])
+    assert any("does not parse: 1 rows" in str(one.message) and "task-30-4" in str(one.message) for one in warned)
+    assert accounts_balance(corpus) and len(corpus.train) == 18
+    wrong = corpus.train[0]["task_id"]
+    rows[int(wrong.split("-")[-1])]["completion"] = "class Solution:\n    def f(self):\n        return -1\n"
+    with pytest.warns(UserWarning, match=f"fails its tests: 1 rows, {wrong}: wrong: expected"):
+        corpus = graded_problems_of(source("code", rows), test=2, validation=2)
+    assert corpus.manifest["sources"]["code"]["dropped"]["solution fails its tests"] == 1 and accounts_balance(corpus)
+    assert wrong not in {row["task_id"] for row in corpus.train} and len(corpus.train) == 17
+
+
+def test_human_eval_and_mbpp_mapped_by_columns_are_whole_programs_that_pass(source, graded_problems_of):
+    prompts = [f'def f(x: int) -> int:\n    """Add {n} to {p["es"]}."""\n' for n, p in enumerate(made_pairs(24, 31))]
+    rows = [
+        {"task_id": f"H/{n}", "prompt": prompt, "entry_point": "f",
+         "canonical_solution": f"    if x:\n        return x + {n}\n    return {n}\n",
+         "test": f"def check(candidate):\n    assert candidate(1) == {n + 1}\n"}
+        for n, prompt in enumerate(prompts)
+    ]  # fmt: skip
+    columns = {"problem_description": "prompt", "starter_code": "prompt", "completion": "canonical_solution"}
+    corpus = graded_problems_of(source("humaneval", rows, columns=columns), test=2, validation=2)
+    assert len(corpus.train) == 20 and not corpus.manifest["sources"]["humaneval"]["dropped"]
+    row = corpus.train[0]
+    assert row["completion"] == row["prompt"] + rows[int(row["task_id"][2:])]["canonical_solution"]
+    rows = [
+        {"task_id": n, "text": f"Add {n} to a number, {pair['en']}", "code": f"def add(x):\n  return x + {n}",
+         "starter_code": "def add(x):", "entry_point": "add",
+         "test_list": [f"assert add(1) == {n + 1}", f"assert add(0) == {n}"]}
+        for n, pair in enumerate(made_pairs(24, 32))
+    ]  # fmt: skip
+    columns = {"problem_description": "text", "completion": "code"}
+    corpus = graded_problems_of(source("mbpp", rows, columns=columns), test=2, validation=2)
+    assert len(corpus.train) == 20 and not corpus.manifest["sources"]["mbpp"]["dropped"]
+    assert grade([row["completion"] for row in corpus.test], corpus.test)[0]["tests_total"] == 2
+
+
+def test_a_prepared_copy_is_read_again_until_data_settings_or_code_change(source, pairs_of, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path / "outputs"))
+    made = []
+    whole = corpora._make_pairs
+    monkeypatch.setattr(corpora, "_make_pairs", lambda *settings: made.append(1) or whole(*settings))
+    given = source("a", made_pairs(60, 33))
+    first = pairs_of(given)
+    again = pairs_of(given)
+    assert len(made) == 1 and (again.splits, again.manifest) == (first.splits, first.manifest)
+    [copy] = (tmp_path / "outputs" / "cache").iterdir()
+    for torn in (copy.read_bytes()[:-20], b"", b"no gzip"):
+        copy.write_bytes(torn)
+        made.clear()
+        assert pairs_of(given).splits == first.splits == pairs_of(given).splits and len(made) == 1
+    assert [file.name for file in (tmp_path / "outputs" / "cache").iterdir()] == [copy.name]
+    made.clear()
+    assert pairs_of(given, seed=2).splits != first.splits and len(made) == 1
+    assert len(pairs_of(given, test=12).test) == 12 and len(made) == 2
+    assert pairs_of(source("a", made_pairs(61, 33))).manifest["sources"]["a"]["rows_in"] == 61 and len(made) == 3
+    monkeypatch.setattr(prepared, "CODE", (tmp_path,))
+    pairs_of(given)
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda rows: [{"es": row["en"], "en": row["es"]} for row in rows],
+         "source 'mine': its es side reads as English, not Spanish: .*sides are swapped: map columns the other way"),
+        (lambda rows: [row | {"en": after["en"]} for row, after in zip(rows, rows[1:], strict=False)],
+         r"source 'mine': from row 1 on, numbers and names agree in 0% of \d+ rows .*out of step by -1: remove or add"),
+        (lambda rows: [row | {"en": other["en"]} for row, other in zip(rows, rows[700:] + rows[:700], strict=True)],
+         "numbers and names agree in [01]% of .*no translations of each other"),
+    ],
+)  # fmt: skip
+def test_a_source_that_is_wrong_as_a_whole_is_refused(wrong, said, source, pairs_of):
+    rows = runs.read_jsonl(runs.ROOT / "data/es_en/formal.jsonl")
+    with pytest.raises(UserError, match=said):
+        pairs_of(source("mine", wrong(rows)))
+
+
+PORTUGUESE = [
+    "Ele não sabe que você está aqui.", "Eu gosto muito da minha casa.", "Onde fica a estação de trem?",
+    "Eles foram ao mercado com o pai.", "Isso não é um problema.", "A minha irmã tem um carro novo.",
+    "Quem é você?", "Não sei o que dizer.", "Hoje eu não vou ao trabalho.", "Você também quer um café?",
+]  # fmt: skip
+
+
+def test_another_language_is_refused_where_it_is_most_and_named_where_it_is_much(source, pairs_of, recwarn):
+    rows = runs.read_jsonl(runs.ROOT / "data/es_en/everyday.jsonl")[:500]
+    foreign = [{"es": f"{PORTUGUESE[n % 10][:-1]}, {n}.", "en": f"{row['en']} {n}"} for n, row in enumerate(rows)]
+    with pytest.raises(UserError, match="its es side reads as Portuguese, not Spanish: 'Ele não sabe"):
+        pairs_of(source("mine", foreign))
+    pairs_of(source("mine", rows))
+    assert not recwarn
+    with pytest.warns(UserWarning, match="2[0-9]% of its es side reads as Portuguese"):
+        pairs_of(source("mine", rows[:400] + foreign[400:]))
+
+
+def test_a_filter_that_takes_much_of_a_source_is_named_with_three_rows(source, pairs_of):
+    rows = made_pairs(60, 34)
+    with pytest.warns(UserWarning, match="the filter 'length ratio' takes 20 of 60 rows, e.g. .* | 'no'; .*; .*look"):
+        corpus = pairs_of(source("mine", [row | {"en": "no"} if n < 20 else row for n, row in enumerate(rows)]))
+    assert len(corpus.manifest["sources"]["mine"]["examples"]["length ratio"]) == 3
 
 
 def test_rows_of_leetcode_data_reach_the_grader_as_they_were_published(source, problems_of):
@@ -272,19 +399,55 @@ def test_rows_of_leetcode_data_reach_the_grader_as_they_were_published(source, p
 
 
 def test_leak_guard_fires_for_either_side_however_it_is_written(source, pairs_of, monkeypatch):
-    kept, held = {"id": "k", "es": "¿Quién llama?", "en": "Who is calling?"}, {"id": "h", "es": "Nada.", "en": "Void."}
-    for side, text in (("es", "quién  LLAMA"), ("en", "who is calling")):
+    kept = {"id": "k", "es": "¿Quién llama?", "en": "Who is calling?", "group": "a"}
+    held = {"id": "h", "es": "Nada.", "en": "Void.", "group": "b"}
+    for side, text in (("es", "quién  LLA\u00adMA"), ("en", "who is &quot;calling"), ("group", "a")):
         for name in ("test", "validation"):
             splits = {"train": [kept], "validation": [], "test": []} | {name: [held | {side: text}]}
-            with pytest.raises(UserError, match=f"{name} row 'h' shares its {side} with training: '{text}'"):
+            with pytest.raises(
+                UserError, match=f"{name} row 'h' shares its {side} with training: {re.escape(repr(text))}"
+            ):
                 check_no_leak(splits, ("es", "en"))
     check_no_leak({"train": [kept], "validation": [], "test": [held]}, ("es", "en"))
-    # Without the duplicate filter, the build itself stops.
-    rows = [row for row in made_pairs(40, 20) for _ in range(2)]
-    monkeypatch.setattr(corpora, "drop_duplicates", lambda rows, sides: rows)
-    monkeypatch.setattr(corpora, "drop_near_duplicates", lambda rows, sides, spared: rows)
+    # Where rows that belong together are not tied, the build itself stops.
+    rows = [row | {"en": f"{row['en']} {turn}"} for row in made_pairs(40, 20) for turn in ("first", "then again")]
+    monkeypatch.setattr(corpora.groups, "sentence_labels", lambda rows, side: numpy.arange(len(rows)))
     with pytest.raises(UserError, match="shares its es with training"):
-        pairs_of(source("a", [row | {"id": n} for n, row in enumerate(rows)]))
+        pairs_of(source("a", rows))
+
+
+def near(a: str, b: str) -> bool:
+    grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in (a, b)]
+    return len(grams[0] & grams[1]) >= 0.8 * len(grams[0] | grams[1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_translations_of_one_sentence_are_kept_and_stay_in_one_split(source, pairs_of, seed):
+    rows = made_pairs(100, 25)
+    others = [row | {"en": made_pairs(1, 100 + n)[0]["en"]} for n, row in enumerate(rows[:40])]  # the same Spanish
+    nearly = [{"es": made_pairs(1, 200 + n)[0]["es"], "en": row["en"] + "!x"} for n, row in enumerate(others[:20])]
+    corpus = pairs_of(source("a", rows + others + nearly), seed=seed, test=40, validation=20)
+    assert corpus.manifest["sources"]["a"]["dropped"] == {} and accounts_balance(corpus)
+    assert [len(corpus.splits[name]) for name in ("train", "validation", "test")] == [100, 20, 40]
+    assert max(Counter(row["group"] for row in corpus.test).values()) > 1
+    for held in corpus.test + corpus.validation:
+        other = corpus.train + (corpus.validation if held in corpus.test else corpus.test)
+        assert not any(near(held[side], row[side]) for row in other for side in ("es", "en"))
+
+
+def test_a_repeated_id_is_a_group(source, pairs_of, problems_of):
+    rows = [row | {"id": n // 4} for n, row in enumerate(made_pairs(80, 26))]
+    corpus = pairs_of(source("a", rows), test=20, validation=8)
+    homes = {}
+    for name, part in corpus.splits.items():
+        assert all(homes.setdefault(row["id"], name) == name for row in part)
+    assert {name: len(part) for name, part in corpus.splits.items()} == {"train": 52, "validation": 8, "test": 20}
+    problems = made_problems(60, 27)
+    for number, row in enumerate(problems):
+        row["task_id"] = f"task-{number // 2}"
+    corpus = problems_of(source("code", problems))
+    assert accounts_balance(corpus) and len(corpus.train) == 44
+    assert not {row["task_id"] for row in corpus.train} & {row["task_id"] for row in corpus.test}
 
 
 def test_character_documents_hold_both_corpora_and_only_the_split_asked_for(source, pairs_of, problems_of):

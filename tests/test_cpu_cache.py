@@ -33,7 +33,7 @@ def test_a_text_read_token_by_token_is_the_text_read_at_once(model, window, room
     ids = torch.randint(3, 90, (2, 30), generator=torch.Generator().manual_seed(0))  # (B, T)
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
-    cache = roomy_cache(model)
+    cache = roomy_cache()
     with torch.inference_mode():
         wanted = model(input_ids=ids, attention_mask=mask).logits[:, 3:]  # (B, T - 3, V): others see padding alone
         parts = [
@@ -45,7 +45,7 @@ def test_a_text_read_token_by_token_is_the_text_read_at_once(model, window, room
 
 
 def test_a_token_is_written_behind_the_others_where_they_are(base):
-    cache, tokens, places = roomy_cache(base[0]), torch.randn(2, 3, 9, 4), set()
+    cache, tokens, places = roomy_cache(), torch.randn(2, 3, 9, 4), set()
     for start, end in ((0, 5), (5, 6), (6, 9)):
         keys, values = cache.update(tokens[:, :, start:end], -tokens[:, :, start:end], 0)
         places.add(keys.data_ptr())
@@ -54,7 +54,7 @@ def test_a_token_is_written_behind_the_others_where_they_are(base):
 
 
 def test_repeated_and_shortened_rows_go_on_from_what_they_hold(base):
-    cache, tokens = roomy_cache(base[0]), torch.randn(1, 3, 9, 4)
+    cache, tokens = roomy_cache(), torch.randn(1, 3, 9, 4)
     cache.update(tokens[:, :, :5], tokens[:, :, :5], 0)
     cache.batch_repeat_interleave(2)
     keys, _ = cache.update(tokens[:, :, 5:].expand(2, 3, 4, 4), tokens[:, :, 5:].expand(2, 3, 4, 4), 0)

@@ -89,7 +89,7 @@ def test_merging_in_float32_is_exact(profile, trained):
 
 
 def test_translate_and_solve_answer_from_the_merged_folder(merged, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("Hola.\n\nAdiós.\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Hola.\n\nAdiós.\n".encode())))
     assert main(["translate", "--model", str(merged)]) == 0
     assert len(capsys.readouterr().out.split("\n")) == 4
     problem = {"task_id": "a", "problem_description": "Add.", "starter_code": "class Solution:"}
@@ -129,7 +129,7 @@ def test_a_disk_that_takes_no_merged_model_is_one_line(trained, tmp_path, capsys
 
 
 def test_a_folder_that_is_no_merged_model_is_refused(trained, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("Hola."))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hola.")))
     assert main(["translate", "--model", str(trained[2])]) == 2
     assert "holds no merged model" in capsys.readouterr().err
 

@@ -3,15 +3,17 @@
 import contextlib
 import json
 import resource
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
+from llmft_helpers.models import whole_files
 from llmft_helpers.models.embedded import EMBEDDED, character_tokenizer, embedded_model, random_model
 from llmft_helpers.models.padding import set_padding
 from llmft_helpers.profiles import ModelSettings
@@ -152,6 +154,124 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old_one(fresh, profile, t
         models.save_adapter(model, folder, {"base_model": "random", "run": 2})
     assert json.loads((folder / models.ADAPTER_NOTE).read_text())["run"] == 1
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_adapter_folder_may_be_a_link(fresh, profile, tmp_path):
+    model = models.add_lora(fresh[0], profile.lora, seed=1)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "adapter").symlink_to(tmp_path / "disk" / "adapter")  # leads nowhere the first time
+    for run in (1, 2):
+        models.save_adapter(model, tmp_path / "adapter", {"base_model": "random", "run": run})
+        assert (tmp_path / "adapter").is_symlink()
+        assert json.loads((tmp_path / "disk" / "adapter" / models.ADAPTER_NOTE).read_text())["run"] == run
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["adapter"]
+
+
+def damage(path, way: str) -> None:
+    if way == "missing":
+        path.unlink()
+    elif way == "changed":  # as long as before
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if way == "cut" else 0])
+
+
+@pytest.mark.parametrize("way", ["cut", "empty", "missing", "changed"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", whole_files.MANIFEST])
+def test_a_cached_model_that_is_torn_is_made_again(name, way, tmp_path):
+    folder = random_model(tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    made = folder.stat().st_ino
+    assert random_model(tmp_path).stat().st_ino == made
+    damage(folder / name, way)
+    assert random_model(tmp_path) == folder and folder.stat().st_ino != made
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def saved(profile, tmp_path_factory):
+    model = models.add_lora(models.load_base_model(profile.model)[0], profile.lora, seed=1)
+    folder = tmp_path_factory.mktemp("saved") / "adapter"
+    models.save_adapter(model, folder, {"base_model": "random", "profile": "tiny"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "says"),
+    [
+        ("adapter_model.safetensors", "cut", r"adapter_model.safetensors has [\d,]+ bytes, [\d,]+ when it was written"),
+        ("adapter_model.safetensors", "empty", "adapter_model.safetensors has 0 bytes"),
+        ("adapter_model.safetensors", "missing", "adapter_model.safetensors is missing"),
+        ("adapter_model.safetensors", "changed", "adapter_model.safetensors is not what was written"),
+        ("adapter_config.json", "empty", "adapter_config.json has 0 bytes"),
+        (models.ADAPTER_NOTE, "cut", "llmft.json is cut or broken .*: copy it again"),
+        (models.ADAPTER_NOTE, "empty", "llmft.json is cut or broken .*: copy it again"),
+    ],
+)
+def test_a_torn_adapter_is_named_before_a_model_is_loaded(name, way, says, saved, tmp_path, profile):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    (folder / "README.md").write_text("written later")
+    assert models.read_adapter_note(folder)["profile"] == "tiny"
+    damage(folder / name, way)
+    with pytest.raises(UserError, match=f"{folder}.*{says}"):
+        models.load_for_inference(profile, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"), [("adapter_model.safetensors", "cut"), ("adapter_model.safetensors", "empty"),
+                      ("adapter_config.json", "cut"), ("adapter_config.json", "empty")],
+)  # fmt: skip
+def test_a_torn_adapter_of_an_earlier_version_is_named_too(name, way, saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    (folder / whole_files.MANIFEST).unlink()
+    assert models.read_adapter_note(folder)["profile"] == "tiny"
+    damage(folder / name, way)
+    with pytest.raises(UserError, match=f"{folder}: {name} is cut or broken .*: copy it again, or train it again"):
+        models.read_adapter_note(folder)
+
+
+def test_an_adapter_from_elsewhere_is_named(saved, base, profile, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    (folder / whole_files.MANIFEST).unlink()
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: value.repeat(2, 2) for name, value in weights.items()}, folder / "adapter_model.safetensors")
+    model = models.load_base_model(profile.model)[0]
+    with pytest.raises(UserError, match=f"adapter {folder} does not fit 'random' .*size mismatch"):
+        models.load_adapter(model, folder, profile.model)
+    (folder / models.ADAPTER_NOTE).write_text("{}")
+    with pytest.raises(UserError, match="llmft.json does not name the base model"):
+        models.read_adapter_note(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("model.safetensors", None, "model.safetensors is cut or broken"),
+        ("model.safetensors", b"", "model.safetensors is cut or broken"),
+        ("config.json", None, "config.json is cut or broken"),
+        ("tokenizer.json", b"", "tokenizer.json is cut or broken"),
+        ("tokenizer.json", b"{}", "cannot be read"),
+        ("config.json", b"{}", "cannot be read"),
+    ],
+)
+def test_a_torn_model_of_ones_own_is_named(name, content, says, tmp_path):
+    folder = shutil.copytree(random_model(cache_dir()), tmp_path / "own")
+    (folder / whole_files.MANIFEST).unlink()
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(UserError, match=f"{folder}.*{says}.*: copy the whole folder again, or name another model"):
+        models.load_base_model(ModelSettings(name=str(folder)))
+
+
+def test_a_tokenizer_of_a_larger_model_is_named(tmp_path):
+    folder = shutil.copytree(random_model(cache_dir()), tmp_path / "own")
+    (folder / whole_files.MANIFEST).unlink()
+    values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    values["model"]["vocab"]["another"] = 40_000
+    (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=f"model {folder}: its tokenizer has tokens beyond the .* of its weights"):
+        models.load_base_model(ModelSettings(name=str(folder)))
 
 
 def test_safetensors_own_error_is_told_as_the_systems_is(fresh, profile, tmp_path):

@@ -1,14 +1,23 @@
 """The four notebooks, executed headless in `tiny`, and what a failing one leaves behind."""
 
 import ast
+import gc
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
+from llmft_helpers import __main__ as command_line
+from llmft_helpers.__main__ import main
 from llmft_helpers.errors import UserError
 from llmft_helpers.models.notes import adapter_note
 from llmft_helpers.profiles import PRESETS, load_profile
@@ -172,7 +181,7 @@ def test_a_run_that_fails_leaves_the_results_of_the_last_one_together(name):
 def test_the_character_model_is_saved_together_with_its_scores():
     cells = [c.source for c in nbformat.read(ROOT / "notebooks" / "01_char_gpt.ipynb", 4).cells]
     (place,) = (i for i, cell in enumerate(cells) if "runs.save_metrics(" in cell)
-    assert [i for i, cell in enumerate(cells) if '    folder / "model.pt",' in cell] == [place]
+    assert [i for i, cell in enumerate(cells) if 'validation}, folder / "model.pt")' in cell] == [place]
 
 
 def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, monkeypatch, outputs):
@@ -193,10 +202,73 @@ def test_a_kernel_that_dies_is_one_message_and_the_partial_copy_kept(profile, tm
     cells = [nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell(dying)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "08_dying.ipynb")
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
-    with pytest.raises(UserError, match=r"08_dying.ipynb failed(.|\n)*Kernel died: most likely out of mem"):
+    with pytest.raises(
+        UserError, match=r"08_dying.ipynb failed \(its kernel died, most likely out of mem.* is .*ipynb$"
+    ):
         notebooks.run_notebook(tmp_path / "08_dying.ipynb", profile, "tiny")
     partial = outputs / "tiny" / "reports" / "08_dying.partial.ipynb"
     assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
+
+
+def test_after_a_failure_only_those_run_that_do_not_need_it(tmp_path, monkeypatch, capsys, outputs):
+    for name, code in (("01_a", "print(1)"), ("02_b", "1 / 0"), ("03_c", "print(3)"), ("04_d", "print(4)")):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    assert main(["run", "--profile", "tiny"]) != 0
+    shown = capsys.readouterr()
+    assert [Path(line).stem for line in shown.out.splitlines()] == ["01_a", "03_c"]
+    assert "02_b.ipynb failed" in shown.err and "ZeroDivisionError" in shown.err
+    assert "04_d.ipynb is left out: it reads the results of notebook 02" in shown.err
+    assert main(["run", "01", "04", "--profile", "tiny"]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_notebook_is_one_line_and_the_partial_copy_kept(
+    number, tmp_path, monkeypatch, outputs, capsys, caplog
+):
+    """The cell sees a KeyboardInterrupt, as in JupyterLab, and its kernel ends."""
+    waiting = (
+        "import os, time\nprint('so far', flush=True)\nopen('pid', 'w').write(str(os.getpid()))\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    open('interrupted', 'w').close()\n    raise"
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(waiting)]), tmp_path / "07_waiting.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+
+    def interrupt():
+        while not (tmp_path / "pid").is_file():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    assert command_line.main(["run", "07", "--profile", "tiny"]) == 128 + number
+    partial = outputs / "tiny" / "reports" / "07_waiting.partial.ipynb"
+    first = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{first}; the partial copy of 07_waiting.ipynb is {partial}; run again, training goes on where it was"
+    )
+    assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
+    assert (tmp_path / "interrupted").is_file()
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    gc.collect()
+    assert caplog.text == ""  # no "Task was destroyed but it is pending!"
+
+
+def test_the_kernel_is_this_interpreters_whatever_is_called_python3(profile, tmp_path, monkeypatch):
+    spec = tmp_path / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    other = {"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(other))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    code = f"import sys\nassert sys.executable == {sys.executable!r}, sys.executable"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "06_own.ipynb")
+    assert notebooks.run_notebook(tmp_path / "06_own.ipynb", profile, "tiny").is_file()
+
+
+def test_without_notebooks_it_is_said_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=f"no notebooks in {tmp_path}: run it in a clone of the repository"):
+        notebooks.find_notebooks([])
 
 
 def test_a_report_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch, outputs):

@@ -82,7 +82,7 @@ def test_the_examples_load_and_find_files_of_their_columns_beside_them(name, tmp
         [(_, row)] = read_source(source, PAIR_COLUMNS)
         assert row == {"es": "in es", "en": "in en"}
     for source in profile.leetcode.sources:
-        assert read_source(source, PROBLEM_COLUMNS) and source.licence != "unknown"
+        assert list(read_source(source, PROBLEM_COLUMNS)) and source.licence != "unknown"
 
 
 def test_the_environment_chooses_by_name_or_path_and_the_device_otherwise(monkeypatch, tmp_path):
@@ -151,6 +151,11 @@ def test_a_profile_that_is_not_there_or_no_text():
         load_profile("huge")
     with pytest.raises(UserError, match="profile no/such.toml: cannot be read"):
         load_profile("no/such.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_profile(tmp_path):
+    (tmp_path / "mine.toml").write_text(TINY, encoding="utf-8-sig")
+    assert load_profile(str(tmp_path / "mine.toml")).seed == 1
 
 
 def test_latin1_profile_is_named(tmp_path):

@@ -99,3 +99,15 @@ def test_plots_are_written(tmp_path):
 )
 def test_a_p_value_in_words(p, text):
     assert reporting.p_text(p) == text
+
+
+def test_drops_are_shown_by_reason():
+    rows_out = {"train": 1200, "validation": 2, "test": 3}
+    sources = {
+        "a": {"rows_in": 1300, "dropped": {"language": 90, "duplicate": 5}, "unused": 0, "rows_out": rows_out},
+        "b": {"rows_in": 7, "dropped": {}, "unused": 7, "rows_out": dict.fromkeys(rows_out, 0)},
+    }
+    table = reporting.drops_table({"sources": sources})
+    assert list(table) == ["rows in", "language", "duplicate", "unused", "train", "validation", "test"]
+    assert list(table.loc["a"]) == ["1,300", "90", "5", "0", "1,200", "2", "3"]
+    assert list(table.loc["b"]) == ["7", "0", "0", "7", "0", "0", "0"]

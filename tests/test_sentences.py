@@ -4,7 +4,7 @@ import pandas
 import pytest
 
 from llmft_helpers.profiles import LoraSettings
-from llmft_helpers.reports import comparisons, selection, sentences
+from llmft_helpers.reports import comparisons, failures_table, selection, sentences, shown
 
 ARM = {"bleu": 10.0, "bleu_01": 0.1, "bleu_ci95": [8.0, 12.0], "chrf": 30.0, "perplexity": 9.0, "eos_rate": 0.5,
        "prompt_echo_rate": 0.25, "answer_language": {"target": 0.5}, "bleu_signature": "nrefs:1"}  # fmt: skip
@@ -225,3 +225,17 @@ def test_changed_settings_are_named():
     assert selection.changed_settings(now, then) == ["lora.loftq", "train.batch_size"]
     assert selection.changed_settings(then, then) == []
     assert comparisons.older_settings(["lora.loftq"]) == "Measured before the profile changed its `lora.loftq`."
+
+
+def test_rows_with_a_slur_are_counted_and_not_shown():
+    clean, foul = {"text": "A good day, Scunthorpe."}, {"text": "What a load of SHIT!"}
+    rows = [{"id": i, "base": answer, "tuned": clean} for i, answer in enumerate((clean, foul))]
+    assert [row["id"] for row in shown(rows)] == [0]
+    assert sentences.not_shown(rows, rows[:1]).startswith("1 of 2 rows hold")
+    assert sentences.not_shown(rows, rows) == "Every answer may be shown."
+
+
+def test_the_example_of_a_failure_is_not_shown_either():
+    answer = {"failure": "wrong", "detail": "", "text": "# shit\nreturn 1"}
+    assert failures_table({"base": [answer]})[0]["example"] == "(not shown)"
+    assert failures_table({"base": [answer | {"text": "return 1"}]})[0]["example"] == "return 1"

@@ -2,15 +2,17 @@
 
 import functools
 
+from ..device import has_card
+
 ROOM = 64  # tokens of room whenever there is none left
 
 
-def roomy_cache(model):
-    """An empty cache for `model`, all of whose layers keep every token, those with a sliding window too: the mask hides
+def roomy_cache():
+    """An empty cache for a model, all of whose layers keep every token, those with a sliding window too: the mask hides
     what is out of it. None on a GPU, where Unsloth keeps a cache of its own."""
     from transformers import Cache
 
-    return Cache(layer_class_to_replicate=_layer_class()) if model.device.type == "cpu" else None
+    return None if has_card() else Cache(layer_class_to_replicate=_layer_class())
 
 
 @functools.cache

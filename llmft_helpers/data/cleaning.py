@@ -1,16 +1,14 @@
 """Filters over sentence pairs: each drops a row for one named reason, so that every loss is counted."""
 
+import html
 import re
 import unicodedata
-import zlib
-from collections.abc import Iterator
-
-from datasketch import MinHash, MinHashLSH
 
 MAX_CHARACTERS = 500
 MAX_LENGTH_RATIO = 2.5
-NEAR_DUPLICATE_JACCARD = 0.8
-PERMUTATIONS = 64
+ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
+# Soft hyphen, zero width, direction marks, byte order marks, surrogates, control characters but for white space.
+INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffe\ud800-\udfff\x00-\x08\x0e-\x1b\x7f]")
 
 # Frequent function words of one language that are no words of the other ("no", "he", "me", "has", "sin" are both).
 SPANISH = frozenset((
@@ -26,35 +24,50 @@ ENGLISH = frozenset((
 SPANISH_LETTERS = re.compile("[áéíóúüñ¿¡]", re.IGNORECASE)
 
 
+def visible(text: str) -> str:
+    """HTML entities as the characters that they stand for, characters that show nothing removed."""
+    if "&" in text:
+        text = ENTITY.sub(lambda found: html.unescape(found[0]), text)
+    return INVISIBLE.sub("", text)
+
+
 def tidy(text: str) -> str:
-    """Unicode NFC, every run of white space one space."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """`visible`, Unicode NFC, every run of white space one space."""
+    return " ".join(unicodedata.normalize("NFC", visible(text)).split())
+
+
+def repairs(text: str) -> list[str]:
+    """What `tidy` mends in a text beyond white space and NFC, to be counted."""
+    found = ["HTML entities"] if ENTITY.search(text) else []
+    return [*found, "invisible characters"] if INVISIBLE.search(text) else found
 
 
 def normalise(text: str) -> str:
     """What counts as the same sentence: case, punctuation and spacing are ignored, accents are not."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFC", text).lower()))
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFC", visible(text)).lower()))
 
 
 def reason_to_drop(spanish: str, english: str) -> str | None:
     """The first filter that a tidy pair fails, or None."""
-    if not normalise(spanish) or not normalise(english):
+    left, right = normalise(spanish), normalise(english)
+    if not left or not right:
         return "empty side"
-    if normalise(spanish) == normalise(english):
+    if left == right:
         return "source equals target"
-    if max(len(spanish), len(english)) > MAX_CHARACTERS:
+    shorter, longer = sorted((len(spanish), len(english)))
+    if longer > MAX_CHARACTERS:
         return "too long"
     # Ten characters of grace: "Sí." is fairly translated by "Yes, I do."
-    if max(len(spanish), len(english)) > MAX_LENGTH_RATIO * min(len(spanish), len(english)) + 10:
+    if longer > MAX_LENGTH_RATIO * shorter + 10:
         return "length ratio"
-    if _looks_like(spanish, ENGLISH, SPANISH) or _looks_like(english, SPANISH, ENGLISH):
+    if _looks_like(left, ENGLISH, SPANISH) or _looks_like(right, SPANISH, ENGLISH):
         return "language"
     return None
 
 
-def _looks_like(text: str, wrong: frozenset[str], right: frozenset[str]) -> bool:
+def _looks_like(normalised: str, wrong: frozenset[str], right: frozenset[str]) -> bool:
     """Whether at least two function words speak for the wrong language and fewer for the right one."""
-    words = normalise(text).split()
+    words = normalised.split()
     against = sum(word in wrong for word in words)
     return against >= 2 and against > 2 * sum(word in right for word in words)
 
@@ -71,56 +84,6 @@ def language_of(text: str) -> str:
     return "es" if spanish > english else "en" if english > spanish else "other"
 
 
-def drop_duplicates(rows: list[dict], sides: tuple[str, ...]) -> list[dict]:
-    """Keep the first row of those that share a normalised side."""
-    seen: dict[str, set[str]] = {side: set() for side in sides}
-    kept = []
-    for row in rows:
-        keys = {side: normalise(row[side]) for side in sides}
-        if any(keys[side] in seen[side] for side in sides):
-            continue
-        for side in sides:
-            seen[side].add(keys[side])
-        kept.append(row)
-    return kept
-
-
 def five_grams(text: str) -> set[str]:
     text = normalise(text)
     return {text[i : i + 5] for i in range(max(1, len(text) - 4))}
-
-
-def _sketches(texts: list[str]) -> Iterator[MinHash]:
-    # seed fixes the permutations; crc32 is ten times faster than datasketch's SHA-1
-    encoded = ([gram.encode() for gram in five_grams(text)] for text in texts)
-    return MinHash.generator(encoded, num_perm=PERMUTATIONS, seed=1, hashfunc=lambda gram: zlib.crc32(gram))
-
-
-def near_duplicate_pairs(texts: list[str]) -> list[tuple[int, int, float]]:
-    """(earlier, later, Jaccard) of all texts whose sets of character 5-grams overlap by at least 0.8.
-
-    MinHash LSH (Leskovec et al., Mining of Massive Datasets, ch. 3) proposes, the exact Jaccard decides.
-    """
-    index = MinHashLSH(num_perm=PERMUTATIONS, params=(16, 4))
-    found = []
-    for later, sketch in enumerate(_sketches(texts)):
-        for earlier in index.query(sketch):
-            grams, other = five_grams(texts[later]), five_grams(texts[earlier])
-            jaccard = len(grams & other) / len(grams | other)
-            if jaccard >= NEAR_DUPLICATE_JACCARD:
-                found.append((earlier, later, jaccard))
-        index.insert(later, sketch)
-    return found
-
-
-def drop_near_duplicates(rows: list[dict], sides: tuple[str, ...], spared: int = 0) -> list[dict]:
-    """Keep the first row of those that nearly share a side; a row that was dropped speaks against no other.
-
-    The first `spared` rows (a published test set) all stay, near duplicates of each other or not.
-    """
-    pairs = [pair for side in sides for pair in near_duplicate_pairs([row[side] for row in rows])]
-    dropped: set[int] = set()
-    for earlier, later, _ in sorted(pairs, key=lambda pair: pair[1]):
-        if earlier not in dropped and later >= spared:
-            dropped.add(later)
-    return [row for number, row in enumerate(rows) if number not in dropped]

@@ -1,25 +1,33 @@
-"""From sources to splits: clean, merge, remove duplicates, split, and account for every row.
+"""From sources to splits: clean, merge, tie together what belongs together, split, and account for every row.
 
-A row of the sentence corpora is `{"id", "es", "en", "source", "register"}`, one of the problems has
-LeetCodeDataset's columns plus `family` and `source`. Splits are made by group (problem family) before
-anything is weighted or formatted, and `check_no_leak` stops the build if a test row is in training.
+A row of the sentence corpora is `{"id", "es", "en", "source", "register", "group"}`, one of the problems has
+LeetCodeDataset's columns plus `family`, `source` and `group`. Splits are made by group (rows that share, or nearly
+share, a text; a problem family) before anything is weighted or formatted, and `check_no_leak` stops the build if a
+test row is in training.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable
+import sys
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+
+import numpy
 
 from ..errors import UserError
 from ..profiles import Profile, Source, TaskSettings
 from ..runs import fingerprint
-from .cleaning import drop_duplicates, drop_near_duplicates, normalise, reason_to_drop, tidy
+from . import groups, solutions
+from .checks import check_source
+from .cleaning import reason_to_drop, repairs, tidy
+from .prepared import prepared
 from .sources import read_source
+from .splitting import check_no_leak, identity, order, split_rows
 
 PAIR_COLUMNS, PAIR_EXTRAS = ("es", "en"), ("id", "register")
 PROBLEM_COLUMNS = ("task_id", "problem_description", "starter_code", "entry_point", "completion")
 PROBLEM_EXTRAS = (
-    "title", "difficulty", "tags", "family", "tests", "test", "prompt", "compare", "estimated_date",
+    "title", "difficulty", "tags", "family", "tests", "test", "prompt", "test_list", "compare", "estimated_date",
 )  # fmt: skip
 SPLITS = ("train", "validation", "test")
 
@@ -56,56 +64,105 @@ class Corpus:
 
 def load_pairs(profile: Profile) -> Corpus:
     """The profile's Spanish-English corpora, cleaned, merged and split."""
-    settings = profile.translation
-    rows, counts = _read_all(settings, PAIR_COLUMNS, PAIR_EXTRAS, _pair)
-    rows = _clean(rows, counts)
-    rows = _unique(rows, counts, settings, exact=("es", "en"), near=("es", "en"))
-    # No two rows share a side any more, so that a row is a sentence group of its own.
-    splits = split_rows(rows, settings, profile.seed, group=lambda row: f"{row['source']}/{row['id']}")
-    check_no_leak(splits, ("es", "en"))
-    return Corpus(splits, _manifest(splits, settings, counts))
+    settings, seed = profile.translation, profile.seed
+    return Corpus(*prepared("pairs", settings, seed, lambda: _make_pairs(settings, seed)))
 
 
 def load_problems(profile: Profile) -> Corpus:
     """The profile's programming problems, split by family, or by date where the source has such a split."""
-    settings = profile.leetcode
-    rows, counts = _read_all(settings, PROBLEM_COLUMNS, PROBLEM_EXTRAS, _problem)
-    rows = _unique(rows, counts, settings, exact=("problem_description", "task_id"), near=("problem_description",))
-    splits = split_rows(rows, settings, profile.seed, group=lambda row: row["family"])
+    settings, seed = profile.leetcode, profile.seed
+    return Corpus(*prepared("problems", settings, seed, lambda: _make_problems(settings, seed)))
+
+
+def _make_pairs(settings: TaskSettings, seed: int) -> tuple[dict, dict]:
+    rows, accounts = _read_all(settings, seed, PAIR_COLUMNS, PAIR_EXTRAS, _pairs)
+    rows = _tie(rows, accounts, settings, repeats=("es", "en"), sentences=("es", "en"), bound=("id",))
+    splits = split_rows(rows, settings, seed)
+    check_no_leak(splits, ("es", "en"))
+    return splits, _manifest(splits, settings, accounts)
+
+
+def _make_problems(settings: TaskSettings, seed: int) -> tuple[dict, dict]:
+    rows, accounts = _read_all(settings, seed, PROBLEM_COLUMNS, PROBLEM_EXTRAS, _problems)
+    sentences, bound = ("problem_description",), ("task_id", "family")
+    rows = _tie(rows, accounts, settings, ("problem_description", "completion"), sentences, bound)
+    splits = split_rows(rows, settings, seed)
+    for name in ("train", "validation"):
+        splits[name] = _sound(splits[name], accounts)
     check_no_leak(splits, ("problem_description", "task_id"))
-    return Corpus(splits, _manifest(splits, settings, counts))
+    _name_faults(accounts)
+    return splits, _manifest(splits, settings, accounts)
+
+
+@dataclass
+class Account:
+    """What happened to a source's rows: how many came in, were mended and dropped, and up to three of each reason."""
+
+    rows_in: int = 0
+    repaired: Counter = field(default_factory=Counter)
+    dropped: Counter = field(default_factory=Counter)
+    examples: dict[str, list] = field(default_factory=lambda: defaultdict(list))
+
+    def drop(self, reason: str, example: object) -> None:
+        self.dropped[reason] += 1
+        if len(self.examples[reason]) < 3:
+            self.examples[reason].append(example)
 
 
 def _read_all(
-    settings: TaskSettings, wanted: tuple[str, ...], optional: tuple[str, ...], make: Callable
-) -> tuple[list[dict], dict]:
-    """All sources' rows in one list, and by source name how many came in and a counter for the drops."""
-    rows, counts = [], {}
+    settings: TaskSettings, seed: int, wanted: tuple[str, ...], optional: tuple[str, ...], make: Callable
+) -> tuple[list[dict], dict[str, Account]]:
+    """All sources' rows in one list, and an account by source name."""
+    rows, accounts = [], {}
     for source in settings.sources:
-        if source.name in counts:
+        if source.name in accounts:
             raise UserError(f"two sources are called {source.name!r}: rename one, rows are counted by source name")
-        read = [make(row, source, where) for where, row in read_source(source, wanted, optional)]
-        counts[source.name] = {"rows_in": len(read), "dropped": Counter()}
-        rows += read
-    return rows, counts
+        account = accounts[source.name] = Account()
+        rows += make(read_source(source, wanted, optional, seed), source, account)
+    return rows, accounts
 
 
-def _pair(row: dict, source: Source, where: str) -> dict:
-    spanish, english = tidy(row["es"]), tidy(row["en"])
-    return {
-        # An id made of the text stays the same when the file is sorted or grows.
-        "id": str(row.get("id") or f"{source.name}-{fingerprint([spanish, english])}"),
-        "es": spanish,
-        "en": english,
-        "source": source.name,
-        "register": row.get("register") or source.register or source.name,
-    }
+def _pairs(located: Iterable, source: Source, account: Account) -> list[dict]:
+    """A source's pairs that pass the filters; UserError where the source is wrong as a whole."""
+    rows, everything = [], []
+    for _, row in located:
+        account.rows_in += 1
+        account.repaired.update({fault for side in PAIR_COLUMNS for fault in repairs(row[side])})
+        spanish, english = tidy(row["es"]), tidy(row["en"])
+        everything.append((spanish, english))
+        reason = reason_to_drop(spanish, english)
+        if reason:
+            account.drop(reason, (spanish, english))
+        else:
+            # An id made of the text stays the same when the file is sorted or grows.
+            key = row.get("id")
+            key = f"{source.name}-{fingerprint([spanish, english])}" if key in (None, "") else str(key)
+            register = sys.intern(str(row.get("register") or source.register or source.name))
+            rows.append({"id": key, "es": spanish, "en": english, "source": source.name, "register": register})
+    check_source(source.name, everything, account.dropped, account.examples)
+    return rows
+
+
+def _problems(located: Iterable, source: Source, account: Account) -> list[dict]:
+    """A source's problems; a solution to train on that is no Python is dropped, with its place."""
+    rows = []
+    for where, row in located:
+        account.rows_in += 1
+        row = _problem(row, source, where)
+        reason = solutions.fault(row["completion"]) if source.split != "test" else None
+        if reason:
+            account.drop(reason, (where, row["task_id"]))
+        else:
+            rows.append(row)
+    return rows
 
 
 def _problem(row: dict, source: Source, where: str) -> dict:
     for column in PROBLEM_COLUMNS:
         if not row[column].strip():
             raise UserError(f"{where}: column {column!r} is empty; fill it or remove the problem")
+    if row.get("test_list") and not row.get("tests") and not row.get("test"):
+        row = solutions.check_from_asserts(row, where)
     if not row.get("tests") and not row.get("test"):
         raise UserError(f"{where}: problem {row['task_id']!r} has neither `tests` nor `test`; add one or map a column")
     tests = row.get("tests", [])
@@ -116,140 +173,93 @@ def _problem(row: dict, source: Source, where: str) -> dict:
         )
     row["family"] = row.get("family") or row["task_id"]
     row["source"] = source.name
+    row["completion"] = solutions.whole_solution(row)
     row["problem_description"] = row["problem_description"].strip()
     return row
 
 
-def _clean(rows: list[dict], counts: dict) -> list[dict]:
-    kept = []
-    for row in rows:
-        reason = reason_to_drop(row["es"], row["en"])
-        if reason:
-            counts[row["source"]]["dropped"][reason] += 1
-        else:
-            kept.append(row)
-    return kept
+def _tie(
+    rows: list[dict], accounts: dict[str, Account], settings: TaskSettings, repeats: tuple[str, ...],
+    sentences: tuple[str, ...], bound: tuple[str, ...],
+) -> list[dict]:  # fmt: skip
+    """Rows that stay, with a `group` each: repeats, rows like a published test row and what a chain costs are dropped.
 
-
-def _unique(
-    rows: list[dict], counts: dict, settings: TaskSettings, exact: tuple[str, ...], near: tuple[str, ...]
-) -> list[dict]:
-    """Drop duplicates, keeping published test rows first, then earlier sources; UserError if a source loses all rows.
-
-    Within a source the order is a hash of the row's id, so that the order in the file does not matter.
+    Preferred are published test rows, then earlier sources; within a source the order is a hash of the row's id, so
+    that the order in the file does not matter. UserError if a source loses all rows.
     """
     rank = {source.name: (source.split != "test", number) for number, source in enumerate(settings.sources)}
-    rows = sorted(rows, key=lambda row: (rank[row["source"]], order(_identity(row), 0)))
-    different = drop_duplicates(rows, exact)
-    published = sum(not rank[row["source"]][0] for row in different)
-    kept = drop_near_duplicates(different, near, spared=published)
-    for reason, before, after in (("duplicate", rows, different), ("near duplicate", different, kept)):
-        for name, lost in (Counter(r["source"] for r in before) - Counter(r["source"] for r in after)).items():
-            counts[name]["dropped"][reason] = lost
+    rows.sort(key=lambda row: (rank[row["source"]], order(identity(row), 0), *(row[side] for side in repeats)))
+    rows = _drop(rows, _all_but(rows, groups.drop_repeats(rows, repeats)), "duplicate", accounts, repeats)
+    labels = [groups.sentence_labels(rows, side) for side in sentences]
+    keys = [groups.key_labels(rows, key) for key in bound]
+    published = numpy.array([not rank[row["source"]][0] for row in rows])
+    like = groups.like_published(labels + keys, published)
+    rows = _drop(rows, like, "like a test row", accounts, repeats)
+    labels, keys, published = [one[~like] for one in labels], [one[~like] for one in keys], published[~like]
+    number, stays = groups.grouped([row["source"] for row in rows], keys, labels)
+    stays |= published
+    names: dict[int, str] = {}
+    for row, group, stay in zip(rows, number.tolist(), stays, strict=True):
+        if stay:
+            row["group"] = names.setdefault(group, f"{row['source']}/{identity(row)}")
+    rows = _drop(rows, ~stays, "chain of shared sentences", accounts, repeats)
+    _reject_emptied(rows, accounts, settings)
+    return rows
+
+
+def _all_but(rows: list[dict], kept: list[dict]) -> numpy.ndarray:
+    known = set(map(id, kept))
+    return numpy.array([id(row) not in known for row in rows], bool)
+
+
+def _drop(
+    rows: list[dict], lost: numpy.ndarray, reason: str, accounts: dict[str, Account], shown: tuple[str, ...]
+) -> list[dict]:
+    for number in numpy.flatnonzero(lost):
+        row = rows[number]
+        accounts[row["source"]].drop(reason, tuple(row[side][:200] for side in shown))
+    return [row for row, gone in zip(rows, lost, strict=True) if not gone]
+
+
+def _reject_emptied(rows: list[dict], accounts: dict[str, Account], settings: TaskSettings) -> None:
+    left = {row["source"] for row in rows}
     for source in settings.sources:
-        if not any(row["source"] == source.name for row in kept):
-            entry = counts[source.name]
-            reasons = ", ".join(f"{reason} {count}" for reason, count in entry["dropped"].items())
+        if source.name not in left:
+            account = accounts[source.name]
+            reasons = ", ".join(f"{reason} {count}" for reason, count in account.dropped.items())
             raise UserError(
-                f"source {source.name!r}: none of the {entry['rows_in']} rows of {source.path or source.hub} is left "
+                f"source {source.name!r}: none of the {account.rows_in} rows of {source.path or source.hub} is left "
                 f"after cleaning (dropped: {reasons}); check its columns and languages, or leave the source out"
             )
-    return kept
 
 
-def _identity(row: dict) -> str:
-    return str(row.get("id", row.get("task_id")))
+def _sound(rows: list[dict], accounts: dict[str, Account]) -> list[dict]:
+    """Without the problems whose solution fails the problem's own tests."""
+    wrong = solutions.failing(rows)
+    for number, detail in wrong.items():
+        accounts[rows[number]["source"]].drop(solutions.TESTS, (rows[number]["task_id"], detail))
+    return [row for number, row in enumerate(rows) if number not in wrong]
 
 
-def order(key: str, seed: int) -> str:
-    """Sort key of a shuffle that does not move old rows when new ones are added."""
-    return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
+def _name_faults(accounts: dict[str, Account]) -> None:
+    for name, account in accounts.items():
+        for reason in solutions.FAULTS:
+            if account.dropped[reason]:
+                named = "; ".join(": ".join(example) for example in account.examples[reason])
+                warnings.warn(f"source {name!r}: {reason}: {account.dropped[reason]} rows, {named}", stacklevel=5)
 
 
-def split_rows(rows: list[dict], settings: TaskSettings, seed: int, group) -> dict[str, list[dict]]:
-    """Whole groups to test, validation, train, in a seeded order; test and validation draw evenly from the sources.
-
-    A source with a fixed `split` keeps it: where there is a published test set, the test rows are its first
-    `test_rows` in the seeded order (all of them if it has fewer) and validation draws from the training sources; else
-    both draw from the sources without a fixed split alone. UserError when a split cannot be filled.
-    """
-    fixed = {source.name: source.split for source in settings.sources}
-    rows = sorted(rows, key=lambda row: (order(str(group(row)), seed), _identity(row)))
-    published = [row for row in rows if fixed[row["source"]] == "test"]
-    others = [row for row in rows if fixed[row["source"]] != "test"]
-    drawable = others if published else [row for row in others if fixed[row["source"]] is None]
-    if published:
-        test, in_test = published[: settings.test_rows], {group(row) for row in published}
-    else:
-        in_test = _draw_groups(drawable, settings.test_rows, group, "test_rows")
-        test = [row for row in drawable if group(row) in in_test]
-    left = [row for row in drawable if group(row) not in in_test]
-    in_validation = _draw_groups(left, settings.validation_rows, group, "validation_rows")
-    validation = [row for row in left if group(row) in in_validation]
-    train = _weighted([row for row in others if group(row) not in in_test | in_validation], settings)
-    if not train:
-        raise UserError(
-            f"no rows left to train on of {len(rows)} after cleaning: raise the sources' weight, or add data"
-        )
-    return {"train": train, "validation": validation, "test": test}
-
-
-def _draw_groups(rows: list[dict], count: int, group, setting: str) -> set:
-    """The first groups that hold about `count` rows, the same number from every source but at most half of it."""
-    available = Counter(row["source"] for row in rows)
-    room, left = {}, count
-    for number, name in enumerate(sorted(available, key=lambda name: (available[name], name))):
-        room[name] = min(available[name] // 2, left // (len(available) - number))
-        left -= room[name]
-    size = Counter(group(row) for row in rows)
-    taken = set()
-    for row in rows:
-        if group(row) not in taken and size[group(row)] <= room[row["source"]]:
-            taken.add(group(row))
-            room[row["source"]] -= size[group(row)]
-    if left or not taken:
-        have = ", ".join(f"{number} of {name!r}" for name, number in available.items()) or "none"
-        raise UserError(
-            f"{setting} = {count} is too many: at most half of a source's rows may be drawn, whole families together, "
-            f"and there are {have} to draw from after cleaning; lower {setting} or add data"
-        )
-    return taken
-
-
-def _weighted(rows: list[dict], settings: TaskSettings) -> list[dict]:
-    """Each source's first `weight` share of its training rows, still in the shuffled order; then `train_rows`."""
-    available = Counter(row["source"] for row in rows)
-    room = {source.name: round(source.weight * available[source.name]) for source in settings.sources}
-    kept = []
-    for row in rows:
-        if room[row["source"]] > 0:
-            room[row["source"]] -= 1
-            kept.append(row)
-    return kept[: settings.train_rows or None]
-
-
-def check_no_leak(splits: dict[str, list[dict]], sides: tuple[str, ...]) -> None:
-    """UserError if any normalised side of a test or validation row stands in training."""
-    for side in sides:
-        train = {normalise(row[side]) for row in splits["train"]}
-        for name in ("validation", "test"):
-            for row in splits[name]:
-                if normalise(row[side]) in train:
-                    raise UserError(
-                        f"{name} row {_identity(row)!r} shares its {side} with training: {row[side][:80]!r}"
-                    )
-
-
-def _manifest(splits: dict[str, list[dict]], settings: TaskSettings, counts: dict) -> dict:
+def _manifest(splits: dict[str, list[dict]], settings: TaskSettings, accounts: dict[str, Account]) -> dict:
+    rows_out = {name: Counter(row["source"] for row in part) for name, part in splits.items()}
     sources = {}
     for source in settings.sources:
-        rows = {name: sum(row["source"] == source.name for row in part) for name, part in splits.items()}
-        entry = counts[source.name]
-        dropped = dict(entry["dropped"])
+        account = accounts[source.name]
+        rows = {name: count[source.name] for name, count in rows_out.items()}
         sources[source.name] = {
             "from": source.path or source.hub, "revision": source.revision, "licence": source.licence,
-            "rows_in": entry["rows_in"], "dropped": dropped, "rows_out": rows,
-            "unused": entry["rows_in"] - sum(dropped.values()) - sum(rows.values()),
+            "rows_in": account.rows_in, "repaired": dict(account.repaired), "dropped": dict(account.dropped),
+            "examples": {reason: list(map(list, rows)) for reason, rows in account.examples.items()},
+            "rows_out": rows, "unused": account.rows_in - account.dropped.total() - sum(rows.values()),
         }  # fmt: skip
     return {"sources": sources, "fingerprints": {name: fingerprint(part) for name, part in splits.items()}}
 

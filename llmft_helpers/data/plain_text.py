@@ -3,7 +3,8 @@
 from collections import Counter
 
 from ..profiles import Profile
-from .corpora import Corpus, order
+from .corpora import Corpus
+from .splitting import order
 
 
 def character_documents(pairs: Corpus, problems: Corpus, split: str) -> list[tuple[str, str]]:

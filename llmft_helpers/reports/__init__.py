@@ -3,8 +3,8 @@
 May use `runs` and what is below.
 """
 
-from . import comparisons, selection, sentences
-from .plots import plot_arms, plot_changes, plot_grid, plot_losses
+from . import character_sentences, comparisons, selection, sentences
+from .plots import loss_figure, plot_arms, plot_bits, plot_changes, plot_grid, plot_losses, show_picture
 from .tables import (
     ARM_NAMES,
     ARMS,
@@ -13,6 +13,7 @@ from .tables import (
     ablation_table,
     arms_table,
     bits_table,
+    drops_table,
     failures_table,
     languages_table,
     register_table,
@@ -20,8 +21,8 @@ from .tables import (
     say,
     settings_table,
     side_by_side,
-    sources_table,
 )
+from .unshown import shown
 
 __all__ = [
     "ARMS",
@@ -31,10 +32,14 @@ __all__ = [
     "ablation_table",
     "arms_table",
     "bits_table",
+    "character_sentences",
     "comparisons",
+    "drops_table",
     "failures_table",
     "languages_table",
+    "loss_figure",
     "plot_arms",
+    "plot_bits",
     "plot_changes",
     "plot_grid",
     "plot_losses",
@@ -44,6 +49,7 @@ __all__ = [
     "selection",
     "sentences",
     "settings_table",
+    "shown",
+    "show_picture",
     "side_by_side",
-    "sources_table",
 ]

@@ -96,6 +96,14 @@ def bleu_change(metrics: dict, shots: int) -> str:
     return text
 
 
+def not_shown(rows: list[dict], shown: list[dict]) -> str:
+    """How many rows are scored and not shown."""
+    if len(rows) == len(shown):
+        return "Every answer may be shown."
+    hidden = len(rows) - len(shown)
+    return f"{hidden} of {len(rows)} rows hold a slur or a curse in some arm's answer: scored, but not shown here."
+
+
 def chrf_higher(predictions: list[dict]) -> str:
     """On how many rows the tuned answer is nearer to the reference than the base's."""
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import pandas
 from IPython.display import HTML, Markdown, display
 
+from .unshown import is_shown
+
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 INTERVALS = {"bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95"}
@@ -64,20 +66,6 @@ def settings_table(profile, name: str) -> pandas.DataFrame:
     return pandas.Series(chosen).to_frame("value")
 
 
-def sources_table(manifest: dict) -> pandas.DataFrame:
-    """A row a source: rows read, dropped, in each split, and not used."""
-    accounts = {
-        name: {
-            "rows in": entry["rows_in"],
-            "dropped": sum(entry["dropped"].values()),
-            **entry["rows_out"],
-            "not used": entry["unused"],
-        }
-        for name, entry in manifest["sources"].items()
-    }
-    return pandas.DataFrame.from_dict(accounts, orient="index")
-
-
 def runs_table(metrics: dict[str, dict]) -> pandas.DataFrame:
     """Where and when each task was measured: a row a fact, a column a task."""
     origin = {task: measured["provenance"] for task, measured in metrics.items()}
@@ -120,7 +108,7 @@ def _shown(key: str, value) -> str:
     return f"{value:.3g}" if key in ("bleu_01", "bits_per_byte", "length_ratio") else f"{value:.2f}"
 
 
-CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
+CELL = "text-align:left;vertical-align:top;min-width:5em;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
 SCROLL = "max-height:22em;overflow:auto"  # a model that repeats itself to the limit fills pages
 
 
@@ -157,6 +145,17 @@ def marked_words(answer: str, reference: str) -> str:
     return " ".join(marked)
 
 
+def drops_table(manifest: dict) -> pandas.DataFrame:
+    """What became of every row of manifest.json, a row a source, a column a reason."""
+    shown = {}
+    for name, source in manifest["sources"].items():
+        counts = {"rows in": source["rows_in"], **source["dropped"], "unused": source["unused"], **source["rows_out"]}
+        shown[name] = {title: f"{count:,}" for title, count in counts.items()}
+    table = pandas.DataFrame.from_dict(shown, orient="index").fillna("0")
+    last = ["unused", *next(iter(manifest["sources"].values()))["rows_out"]]
+    return table[[column for column in table if column not in last] + last]
+
+
 def ablation_table(rows: list[dict]) -> pandas.DataFrame:
     """What `make ablations` measured, a row a trained adapter."""
     columns = {"group": "group", "train_rows": "train rows", "validation_loss": "validation loss", "bleu": "BLEU",
@@ -176,6 +175,10 @@ def register_table(registers: dict[str, dict[str, dict]]) -> pandas.DataFrame:
     return pandas.DataFrame.from_dict(shown, orient="index")
 
 
+def _example(text: str) -> str:
+    return text[:300] if is_shown(text) else "(not shown)"
+
+
 def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
     """A row a failure class, most frequent first: `failure`, `count` by arm, and `example`, one answer's own words.
 
@@ -186,5 +189,5 @@ def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
     for name, _ in classes.most_common():
         alike = [a for some in reversed(answers.values()) for a in some if a["failure"] == name]
         counts = {ARM_NAMES[arm]: sum(a["failure"] == name for a in some) for arm, some in answers.items()}
-        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": alike[0]["text"][:300]})
+        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": _example(alike[0]["text"])})
     return rows

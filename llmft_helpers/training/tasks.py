@@ -106,8 +106,8 @@ class Experiment:
         return metrics
 
     def predictions(self) -> list[dict]:
-        """One record a test row: what was asked, the reference and every arm's answer."""
-        arms = {arm: self.answers[arm] for arm in ARMS}
+        """One record a test row: what was asked, the reference and the answers of the arms scored so far."""
+        arms = {arm: self.answers[arm] for arm in ARMS if arm in self.answers}
         return evaluation.merge_predictions(self.corpus.test, arms)
 
     def _save_scores(self) -> dict:

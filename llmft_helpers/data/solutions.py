@@ -1,0 +1,51 @@
+"""Reference solutions: put into one form at load, and those that cannot be right are named and left out of training."""
+
+import ast
+import re
+
+from ..errors import UserError
+from ..grading.execution import grade
+
+MARKDOWN, SYNTAX, TESTS = "solution is in Markdown", "solution does not parse", "solution fails its tests"
+FAULTS = (MARKDOWN, SYNTAX, TESTS)
+
+
+def whole_solution(row: dict) -> str:
+    """The completion as a program of its own: HumanEval's, an indented body, behind the prompt that it continues."""
+    completion = row["completion"]
+    if not _parses(completion):
+        for beginning in (row.get("prompt") or "", row["starter_code"], row["problem_description"]):
+            if beginning and _parses(joined := f"{beginning.rstrip()}\n{completion.lstrip(chr(10))}"):
+                return joined
+    return completion
+
+
+def check_from_asserts(row: dict, where: str) -> dict:
+    """MBPP's `test_list` as `test` and `prompt`: the asserts call the solution by its name."""
+    asserts, entry = row.pop("test_list"), row["entry_point"]
+    source = "\n".join(f"    {line}" for text in asserts for line in str(text).splitlines())
+    source = f"def check(candidate):\n    {entry} = candidate\n{source}\n"
+    if not _parses(source) or "assert" not in source:
+        raise UserError(f"{where}: problem {row['task_id']!r}: `test_list` must hold assert statements; repair it")
+    return row | {"test": source, "prompt": row.get("prompt") or f"def {entry}(*arguments): ...\n"}
+
+
+def fault(completion: str) -> str | None:
+    """Why a completion cannot be trained on, as far as its text shows."""
+    if _parses(completion):
+        return None
+    return MARKDOWN if re.search(r"^\s*(```|~~~)", completion, re.MULTILINE) else SYNTAX
+
+
+def failing(rows: list[dict]) -> dict[int, str]:
+    """Place -> detail of the rows whose solution fails its own tests, each run in a confined process."""
+    graded = grade([row["completion"] for row in rows], rows) if rows else []
+    return {n: f"{one['verdict']}: {one['detail']}"[:200] for n, one in enumerate(graded) if not one["passed"]}
+
+
+def _parses(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
