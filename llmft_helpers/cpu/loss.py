@@ -72,7 +72,7 @@ def _over_completions(library):
     def loss(hidden, weight, labels, num_items_in_batch=None, ignore_index=-100, shift_labels=None, **options):
         following = F.pad(labels, (0, 1), value=ignore_index)[..., 1:] if shift_labels is None else shift_labels
         scored = following != ignore_index  # (B, T)
-        if weight.requires_grad or hidden.dtype == torch.float16 or not scored.any():
+        if weight.requires_grad or hidden.dtype != weight.dtype or hidden.dtype == torch.float16 or not scored.any():
             return library(hidden, weight, labels, num_items_in_batch, ignore_index, shift_labels, **options)
         divisor = scored.sum() if num_items_in_batch is None else num_items_in_batch
         return CompletionLoss.apply(hidden[scored], weight, following[scored], float(divisor))

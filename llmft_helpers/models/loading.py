@@ -56,7 +56,7 @@ def load_base_model(settings: ModelSettings):
                 revision=settings.revision,
                 use_gradient_checkpointing=False,
                 use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
-                # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
+                # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's and a Gemma's.
                 **({} if has_card() else {"attn_implementation": "eager"}),
             )
     except torch.OutOfMemoryError:
