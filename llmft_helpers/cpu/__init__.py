@@ -1,5 +1,5 @@
-"""What makes a CPU train and answer faster: joined projections, 8-bit products, one attention for all families, the loss
-over a large vocabulary, a cache with room, beginnings read once.
+"""What makes a CPU train and answer faster: joined projections, 8-bit products, one attention for all families, the
+loss over a large vocabulary, a cache with room, beginnings read once.
 
 Nothing here changes a result beyond rounding. May use `device` and `errors` alone.
 """
