@@ -30,7 +30,7 @@ def load_texts(profile: Profile) -> dict[str, Documents]:
 
 def tokenizer_and_text(gpt, train: Documents):
     """(tokenizer, training text as read): the alphabet is that of the documents, before any is repeated."""
-    tokenizer = gpt.CharTokenizer.from_text("".join(text for _, text in train))
+    tokenizer = gpt.make_tokenizer("".join(text for _, text in train))
     return tokenizer, "".join(text for _, text in gpt.balanced(train))
 
 

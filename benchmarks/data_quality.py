@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import mutants  # noqa: E402
+import overlap  # noqa: E402
 
 from llmft_helpers.data.cleaning import five_grams, normalise  # noqa: E402
 from llmft_helpers.data.prompts import LeetcodeTask  # noqa: E402
@@ -35,10 +36,12 @@ from llmft_helpers.grading.values import encode  # noqa: E402
 from llmft_helpers.runs import read_jsonl  # noqa: E402
 
 PAIR_FILES = {name: f"es_en/{name}.jsonl" for name in ("everyday", "formal", "vocabulary")}
-PROBLEM_FILE = "leetcode/problems.jsonl"
+PROBLEM_FILES = "leetcode/*.jsonl"
 MUTANT_SECONDS = 0.5  # of CPU time, all tests of a problem together
 MUTANT_MEMORY = 2 << 30
 DIFFICULTIES = {"Easy": 0.50, "Medium": 0.35, "Hard": 0.15}
+# One-sentence problems are a tier of their own: the mix of difficulties and all other limits are without them.
+WARM_UP = "Warm-up"
 # name: (smallest, largest) allowed
 LIMITS = {
     "everyday pairs": (4000, None), "formal pairs": (2000, None), "vocabulary pairs": (2000, None),
@@ -46,6 +49,9 @@ LIMITS = {
     "topics": (80, None), "tags": (25, None), "exact duplicates": (0, 0), "near duplicates": (0, 0),
     "tasks told twice": (0, 0), "references that pass": (1.0, 1.0), "mutants killed": (0.92, 1.0),
     "median tests a problem": (12, None), "fewest tests of a problem": (10, None),
+    "Warm-up problems": (240, None), "Warm-up mutants killed": (0.92, 1.0),
+    "Warm-up median tests a problem": (12, None), "Warm-up fewest tests of a problem": (12, None),
+    "six-word runs of HumanEval or MBPP": (0, 0),
     "largest deviation of a difficulty": (0, 0.1), "seconds": (0, 300),
 }  # fmt: skip
 
@@ -112,9 +118,30 @@ def describe_problems(rows: list[dict]) -> dict:
         "statement words: median": median(statement),
         "solution lines: median": median(row["completion"].strip().count("\n") + 1 for row in rows),
         "tests a problem: min, median, max": [f(len(row["tests"]) for row in rows) for f in (min, median, max)],
-        "difficulty": {name: round(difficulty[name] / len(rows), 3) for name in DIFFICULTIES},
+        "difficulty": {name: round(count / len(rows), 3) for name, count in difficulty.items()},
         "tags": dict(Counter(tag for row in rows for tag in row["tags"]).most_common()),
     }
+
+
+def by_tier(rows: list[dict]) -> dict[str, list[dict]]:
+    """The rows of the two tiers; "" is Easy to Hard."""
+    tiers = defaultdict(list)
+    for row in rows:
+        tiers[WARM_UP if row["difficulty"] == WARM_UP else ""].append(row)
+    return dict(tiers)
+
+
+def count_mutants(scores: list[dict]) -> dict[str, dict[str, int]]:
+    """{kind: {"made", "killed"}} over many problems."""
+    made, killed = (sum((Counter(score[key]) for score in scores), Counter()) for key in ("made", "killed"))
+    return {kind: {"made": made[kind], "killed": killed[kind]} for kind in mutants.KINDS if made[kind]}
+
+
+def tier_figures(facts: dict, counts: dict[str, dict[str, int]]) -> dict:
+    made, killed = (sum(count[key] for count in counts.values()) for key in ("made", "killed"))
+    fewest, middle, _ = facts["tests a problem: min, median, max"]
+    figures = {"problems": facts["rows"], "median tests a problem": middle, "fewest tests of a problem": fewest}
+    return figures | ({"mutants killed": round(killed / made, 4)} if made else {})
 
 
 def limit_memory() -> None:
@@ -165,15 +192,16 @@ def same_tasks(rows: list[dict], solved: list[list[str]]) -> list[tuple[str, str
     return sorted((a, b) for a, b in passed if a < b and (b, a) in passed and family[a] != family[b])
 
 
-def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) -> dict:
+def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int, mbpp: Path | None) -> dict:
     """Everything that the report shows, as plain data."""
     start = time.perf_counter()
     files = {name: read_jsonl(folder / path) for name, path in PAIR_FILES.items()}
-    problems = read_jsonl(folder / PROBLEM_FILE)
+    problems = [row for path in sorted(folder.glob(PROBLEM_FILES)) for row in read_jsonl(path)]
+    tiers = by_tier(problems)
     both = [row for rows in files.values() for row in rows]
     report: dict = {
         "pairs": {name: describe_pairs(rows) for name, rows in files.items() if rows},
-        "problems": describe_problems(problems),
+        "problems": {tier: describe_problems(rows) for tier, rows in tiers.items()},
         "repeats": {
             "es": repeats([(row["id"], row["es"]) for row in both]),
             "en": repeats([(row["id"], row["en"]) for row in both]),
@@ -181,6 +209,8 @@ def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) 
             "solution": repeats([(row["task_id"], row["completion"]) for row in problems]),
         },
     }
+    statements = {row["task_id"]: LeetcodeTask.statement(row) for row in problems}
+    report["six-word runs"] = overlap.shared_runs(statements, overlap.published(mbpp))
     graded = execution.grade([row["completion"] for row in problems], problems, workers=workers)
     report["references that fail"] = [[g["task_id"], g["verdict"], g["detail"]] for g in graded if not g["passed"]]
     sound = [row for row, grade in zip(problems, graded, strict=True) if grade["passed"]]
@@ -192,22 +222,29 @@ def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) 
         solved = list(pool.map(solved_by, sound, itertools.repeat(sound)))
         report["mutation"] = list(pool.map(kill_mutants, sample))
     report["one task told twice"] = same_tasks(sound, solved)
-    made, killed = (sum((Counter(m[key]) for m in report["mutation"]), Counter()) for key in ("made", "killed"))
-    report["mutants"] = {kind: {"made": made[kind], "killed": killed[kind]} for kind in mutants.KINDS if made[kind]}
-    shares = report["problems"]["difficulty"]
+    scores = {score["task_id"]: score for score in report["mutation"]}
+    report["mutants"] = {
+        tier: count_mutants([scores[row["task_id"]] for row in rows if row["task_id"] in scores])
+        for tier, rows in tiers.items()
+    }
+    shares = report["problems"][""]["difficulty"]
     report["figures"] = {
         **{f"{name} pairs": len(rows) for name, rows in files.items()},
-        "problems": len(problems),
+        **{
+            f"{tier} {name}".strip(): value
+            for tier, facts in report["problems"].items()
+            for name, value in tier_figures(facts, report["mutants"][tier]).items()
+        },
         "topics": len({row["topic"] for row in both}),
-        "tags": len(report["problems"]["tags"]),
+        "tags": len(report["problems"][""]["tags"]),
         "exact duplicates": sum(len(found["exact"]) for found in report["repeats"].values()),
         "near duplicates": sum(len(found["near"]) for found in report["repeats"].values()),
         "tasks told twice": len(report["one task told twice"]),
         "references that pass": len(sound) / len(problems),
-        "mutants killed": round(killed.total() / made.total(), 4),
-        "median tests a problem": report["problems"]["tests a problem: min, median, max"][1],
-        "fewest tests of a problem": report["problems"]["tests a problem: min, median, max"][0],
-        "largest deviation of a difficulty": round(max(abs(shares[d] - DIFFICULTIES[d]) for d in shares), 3),
+        "six-word runs of HumanEval or MBPP": len(report["six-word runs"]),
+        "largest deviation of a difficulty": round(
+            max(abs(shares.get(name, 0) - share) for name, share in DIFFICULTIES.items()), 3
+        ),
         "seconds": round(time.perf_counter() - start, 1),
     }
     report["broken"] = broken(report["figures"])
@@ -215,19 +252,22 @@ def survey(folder: Path, problems_sampled: int | None, workers: int, seed: int) 
 
 
 def broken(figures: dict) -> list[str]:
-    """Names of the figures outside their limits."""
+    """Names of the figures outside their limits, or not there at all."""
     out = []
     for name, (smallest, largest) in LIMITS.items():
-        if figures[name] < smallest or (largest is not None and figures[name] > largest):
+        figure = figures.get(name)
+        if figure is None or figure < smallest or (largest is not None and figure > largest):
             out.append(name)
     return out
 
 
 def show(report: dict) -> None:
     print("Sentence pairs\n" + pandas.DataFrame(report["pairs"]).astype(str).to_string())
-    facts = {name: value for name, value in report["problems"].items() if name != "tags"}
-    print("\nProblems\n" + pandas.Series(facts).astype(str).to_string())
-    print("\nProblems with each tag\n" + ", ".join(f"{tag} {n}" for tag, n in report["problems"]["tags"].items()))
+    tiers = {tier or "Easy to Hard": facts for tier, facts in report["problems"].items()}
+    facts = {tier: {k: v for k, v in facts.items() if k != "tags"} for tier, facts in tiers.items()}
+    print("\nProblems\n" + pandas.DataFrame(facts).astype(str).to_string())
+    for tier, facts in tiers.items():
+        print(f"\n{tier}: problems with each tag\n" + ", ".join(f"{tag} {n}" for tag, n in facts["tags"].items()))
     print("\nRepeats (pairs of rows, inside and across files)")
     for side, found in report["repeats"].items():
         print(f"{side:10} {found['texts']:6,} texts, {len(found['exact'])} exact, {len(found['near'])} near")
@@ -236,12 +276,17 @@ def show(report: dict) -> None:
                 print(f"    {kind}: {first} and {second}")
     for first, second in report["one task told twice"]:
         print(f"one task told twice, in two families: {first} and {second}")
+    for task, other, run in report["six-word runs"]:
+        print(f"six words of {other} in {task}: {run}")
     for task, verdict, detail in report["references that fail"]:
         print(f"reference fails: {task}: {verdict}: {detail}")
     scored = report["mutation"]
-    print(f"\nMutants of {len(scored)} of {report['problems']['rows']} references, killed by the problem's tests")
-    for kind, count in report["mutants"].items():
-        print(f"{kind:15} {count['killed']:6,} of {count['made']:6,} = {count['killed'] / count['made']:.1%}")
+    total = sum(facts["rows"] for facts in tiers.values())
+    print(f"\nMutants of {len(scored)} of {total} references, killed by the problem's tests")
+    for tier, counts in report["mutants"].items():
+        for kind, count in counts.items():
+            share = count["killed"] / count["made"]
+            print(f"{tier or 'Easy to Hard':12} {kind:15} {count['killed']:6,} of {count['made']:6,} = {share:.1%}")
     weakest = sorted(scored, key=lambda m: -len(m["survivors"]) / sum(m["made"].values()))[:10]
     print(
         "weakest tests: "
@@ -251,7 +296,7 @@ def show(report: dict) -> None:
     for name, (smallest, largest) in LIMITS.items():
         allowed = f">= {smallest}" if largest is None else f"{smallest} to {largest}"
         mark = "BROKEN" if name in report["broken"] else "kept"
-        print(f"{name:34} {report['figures'][name]:>10} {allowed:>12}  {mark}")
+        print(f"{name:34} {report['figures'].get(name, 'none'):>10} {allowed:>12}  {mark}")
 
 
 def main() -> None:
@@ -259,10 +304,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--problems", type=int, metavar="N", help="mutate a seeded sample of N problems, not all")
+    parser.add_argument("--mbpp", type=Path, metavar="FILE", help="MBPP's mbpp.jsonl, to look for its statements too")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    report = survey(options.data, options.problems, options.workers, options.seed)
+    report = survey(options.data, options.problems, options.workers, options.seed, options.mbpp)
     show(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

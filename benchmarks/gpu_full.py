@@ -1,11 +1,14 @@
 """Training and generation speed, memory and loss of a 4-bit 1B Llama: ours, plain TRL + PEFT + bitsandbytes, vendor's.
 
-    python benchmarks/gpu_full.py --json outputs/demo/gpu_full.json      # on a GPU, planned for 8 minutes
+    python benchmarks/gpu_full.py --json outputs/demo/gpu_full.json      # on a GPU, planned for 10 minutes
+    python benchmarks/gpu_full.py --recipes ours plain --json outputs/demo/gpu_full.json    # there, where time is short
     python benchmarks/gpu_full.py --notebooks --json outputs/demo/gpu_notebooks.json    # there too: the four notebooks
     python benchmarks/gpu_full.py --dry-run                # on a CPU, a toy model: whether it runs, not how fast
 
 The model has Llama 3.2 1B's shape and random weights, so nothing is downloaded; rows are the shipped sentence pairs.
-Recipes alternate, each in a process of its own (Unsloth changes libraries for the whole process). Tokens are real ones,
+Recipes alternate, each in a process of its own (Unsloth changes libraries for the whole process). Ours and plain run
+with activations kept and with them computed twice (`-checkpointing`), and are compared like with like; the vendor's
+notebook offloads them. Every recipe writes the same number of new tokens from the same prompts. Tokens are real ones,
 without padding; the first steps, which compile kernels, are not timed. MFU counts the work that LoRA needs: 4 FLOPs a
 frozen and 6 a trained parameter and token, attention left out, against the card's dense bfloat16 peak. `--notebooks`
 runs profile `demo`, with the embedded model, on the card (dry: `tiny`).
@@ -25,16 +28,21 @@ from llama_layout import LLAMA_3_2_1B, write_random_llama
 
 from llmft_helpers.runs import cache_dir, read_jsonl, write_json
 
-RECIPES = ("ours", "plain", "vendor")
+COMPARED = {  # each recipe, and the plain one that keeps activations as it does
+    "ours": "plain", "ours-checkpointing": "plain-checkpointing", "plain": "plain",
+    "plain-checkpointing": "plain-checkpointing", "vendor-offloading": "plain-checkpointing",
+}  # fmt: skip
+RECIPES = tuple(COMPARED)
+NO_BFLOAT16 = "TRL trains 4-bit adapters in bfloat16, which this card does not compute in"
 TOY = LLAMA_3_2_1B | {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
                       "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 # Dense bfloat16 (T4: float16) FLOP/s from the vendors' data sheets.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "T4": 65e12,
         "RTX 4090": 165e12, "RTX 3090": 71e12}  # fmt: skip
-FULL = {"rows": 2048, "batch_size": 32, "timed_from": 10, "new_tokens": 64, "prompts": 128, "rounds": 2,
-        "sweep": (8, 16, 64), "rank": 64, "held_out": 64, "log_every": 50}  # fmt: skip
-DRY = {"rows": 48, "batch_size": 8, "timed_from": 2, "new_tokens": 4, "prompts": 4, "rounds": 2, "sweep": (4,),
-       "rank": 4, "held_out": 6, "log_every": 50}  # fmt: skip
+FULL = {"rows": 2048, "batch_size": 128, "timed_from": 4, "new_tokens": 64, "prompts": 128, "rounds": 2,
+        "sweep": (32, 64), "rank": 64, "held_out": 64, "log_every": 50}  # fmt: skip
+DRY = {"rows": 24, "batch_size": 8, "timed_from": 1, "new_tokens": 4, "prompts": 4, "rounds": 1, "sweep": (4,),
+       "rank": 4, "held_out": 3, "log_every": 50}  # fmt: skip
 
 
 def model_folder(dry: bool) -> Path:
@@ -76,19 +84,30 @@ def utilisation(tokens_per_second: float, result: dict) -> float | None:
     return round(work * tokens_per_second / peak, 4) if peak else None
 
 
+def left_out() -> dict[str, str]:
+    """Recipes that cannot run on this machine, with the reason."""
+    import torch
+
+    from llmft_helpers.device import compute_dtype
+
+    lacking = torch.cuda.is_available() and compute_dtype() != torch.bfloat16
+    return {recipe: NO_BFLOAT16 for recipe in RECIPES if recipe.startswith("plain")} if lacking else {}
+
+
 def summary(rounds: list[dict]) -> dict:
+    """Medians by recipe, and speed and memory as ratios to the plain recipe that keeps activations alike, if it ran."""
     table = {}
-    for recipe in RECIPES:
+    for recipe in rounds[0]:
         runs = [results[recipe] for results in rounds]
         row = {
             key: statistics.median(run[key] for run in runs)
             for key in ("tokens_per_second", "peak_memory_gb", "generated_tokens_per_second", "validation_loss")
         }
         table[recipe] = row | {"mfu": utilisation(row["tokens_per_second"], runs[0])}
-    plain = table["plain"]
-    for row in table.values():
-        row["speed_against_plain"] = row["tokens_per_second"] / plain["tokens_per_second"]
-        row["memory_against_plain"] = row["peak_memory_gb"] / plain["peak_memory_gb"]
+    for recipe, row in table.items():
+        if plain := table.get(COMPARED[recipe]):
+            row["speed_against_plain"] = row["tokens_per_second"] / plain["tokens_per_second"]
+            row["memory_against_plain"] = row["peak_memory_gb"] / plain["peak_memory_gb"]
     return table
 
 
@@ -114,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dry-run", action="store_true", help="a toy model, on any machine")
     parser.add_argument("--recipe", choices=RECIPES, help="one recipe in this process")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES, help="those to compare; all without")
     parser.add_argument("--notebooks", action="store_true", help="the four notebooks instead of the recipes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -127,19 +147,22 @@ def main() -> None:
     if options.recipe:
         write_json(options.json, measure(options.recipe, sizes, folder))
         return
-    rounds = []
+    excluded = {recipe: reason for recipe, reason in left_out().items() if recipe in options.recipes}
+    for recipe, reason in excluded.items():
+        print(f"{recipe} is left out: {reason}", file=sys.stderr)
+    recipes, rounds = [recipe for recipe in options.recipes if recipe not in excluded], []
     for number in range(sizes["rounds"]):
-        order = RECIPES if number % 2 == 0 else RECIPES[::-1]
+        order = recipes if number % 2 == 0 else recipes[::-1]
         rounds.append({recipe: in_own_process(__file__, recipe, ["--dry-run"] * options.dry_run) for recipe in order})
-    table = summary(rounds)
-    print(f"{rounds[0]['ours']['device']}, {rounds[0]['ours']['dtype']}{' (dry run)' if options.dry_run else ''}")
+    table, one = summary(rounds), rounds[0][recipes[0]]
+    print(f"{one['device']}, {one['dtype']}{' (dry run)' if options.dry_run else ''}")
     for recipe, row in table.items():
-        print(f"{recipe:<8}" + "  ".join(f"{key} {value:.3g}" for key, value in row.items() if value is not None))
-    for name, row in rounds[0]["ours"]["sweep"].items():
+        print(f"{recipe:<20}" + "  ".join(f"{key} {value:.3g}" for key, value in row.items() if value is not None))
+    for name, row in rounds[0].get("ours", {}).get("sweep", {}).items():
         print(f"ours, {name}: {row['tokens_per_second']:.0f} tokens/s, {row['peak_memory_gb']:.2f} GB")
     if options.json:
-        report = {"dry_run": options.dry_run, "device": rounds[0]["ours"]["device"], "table": table, "rounds": rounds}
-        write_json(options.json, report)
+        report = {"dry_run": options.dry_run, "device": one["device"], "left_out": excluded}
+        write_json(options.json, report | {"table": table, "rounds": rounds})
 
 
 def in_own_process(script: str, recipe: str, options: list[str]) -> dict:

@@ -9,10 +9,8 @@ tests/test_hostile_solutions.py in numbers, and for each file of problems how ma
 
 import argparse
 import collections
-import gzip
 import importlib
 import importlib.util
-import json
 import random
 import sys
 import tempfile
@@ -93,7 +91,7 @@ def references(options: argparse.Namespace) -> dict[str, dict]:
         rows = read_jsonl(path)
         results[path.as_posix()] = grade_references(rows, [row["completion"] for row in rows], options.seconds)
     if options.leetcode:
-        rows = read_rows(options.leetcode)
+        rows = read_jsonl(options.leetcode)
         rows = random.Random(options.seed).sample(rows, min(options.rows, len(rows)))
         name = f"{options.leetcode.name}, {len(rows)} rows, seed {options.seed}"
         results[name] = grade_references(rows, [row["completion"] for row in rows], options.seconds)
@@ -102,13 +100,6 @@ def references(options: argparse.Namespace) -> dict[str, dict]:
         sources = [row["prompt"] + row["canonical_solution"] for row in rows]
         results["HumanEval"] = grade_references(rows, sources, options.seconds)
     return results
-
-
-def read_rows(path: Path) -> list[dict]:
-    if path.suffix != ".gz":
-        return read_jsonl(path)
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def show(results: dict) -> None:
@@ -134,7 +125,7 @@ def main() -> None:
     parser.add_argument("--leetcode", type=Path, help="a LeetCodeDataset file, JSON Lines, .gz or not")
     parser.add_argument("--rows", type=int, default=200, help="rows sampled of --leetcode (default 200)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=5.0, help="CPU seconds per problem (default 5)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="CPU seconds per call (default 5)")
     options = parser.parse_args()
     results = {
         "isolation": execution.isolation_level(),

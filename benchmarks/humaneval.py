@@ -87,8 +87,10 @@ def as_method(code: str, name: str) -> str:
 def grade_answers(texts: list[str], rows: list[dict]) -> tuple[dict, list[dict]]:
     """(scores, graded rows) of raw answers to questions in our form."""
     problems = [as_problem(row) for row in rows]
-    answers = [TASK.answer(text) for text in texts]
-    codes = [as_method(extract_code(a), row["entry_point"]) for a, row in zip(answers, rows, strict=True)]
+    answers = [TASK.program(problem, text) for problem, text in zip(problems, texts, strict=True)]
+    codes = [
+        as_method(extract_code(a, row["entry_point"]), row["entry_point"]) for a, row in zip(answers, rows, strict=True)
+    ]
     traits = [describe_code(a, TASK.prompt(p), p) for a, p in zip(answers, problems, strict=True)]
     graded = execution.grade(codes, problems)
     rates = {f"{name}_rate": sum(trait[name] for trait in traits) / len(traits) for name in RATES}

@@ -2,7 +2,7 @@
 
     python benchmarks/lora_throughput.py --json outputs/demo/translation/throughput.json
 
-The embedded model in 4-bit, rank 64 on all projections, learning rate 2e-4, 8 rows a step (the vendor's notebook: in
+SmolLM2-135M-Instruct in 4-bit, rank 64 on all projections, learning rate 2e-4, 8 rows a step (the vendor's notebook: in
 four parts of 2) and the same shipped sentence pairs, each recipe in a process of its own, each round with its own
 seed. Each computes in the type that it chooses by itself; `int8` is ours with `lora.int8_products`, which changes
 nothing on a processor where that does not pay. Tokens are real ones, without padding; the first steps, which make
@@ -44,7 +44,7 @@ def measure(recipe: str, count: int, seed: int) -> dict:
     from llmft_helpers.models.embedded import embedded_model
 
     rows, held_out = split_rows(count)
-    run = recipes.Recipe(recipe, embedded_model(cache_dir()), SIZES, seed)
+    run = recipes.Recipe(recipe, embedded_model("smollm2-135m-instruct", cache_dir()), SIZES, seed)
     result = device_description() | {"dtype": str(run.model.dtype).removeprefix("torch.")} | run.train(rows, BATCH)
     result["int8_products"] = getattr(run.model, "int8_products", False)
     result["validation_loss"] = run.validation_loss(held_out)

@@ -189,7 +189,7 @@ def gpu_full(measured: dict) -> str:
     return (
         f"A random model of Llama 3.2 1B's shape on one {measured['device']} (`benchmarks/gpu_full.py`): training "
         f"{ours['tokens_per_second']:,.0f} tokens a second, {ours['speed_against_plain']:.1f} times plain TRL, in "
-        f"{ours['memory_against_plain']:.0%} of its memory."
+        f"{ours['memory_against_plain']:.0%} of its memory, both with activations kept."
     )
 
 

@@ -13,11 +13,13 @@ MAX_LENGTH = 1024
 
 class Recipe:
     """`name`: "ours", "int8" (ours, its products in 8-bit integers where that pays), "plain" (TRL + PEFT +
-    bitsandbytes as documented) or "vendor" (Unsloth's notebook)."""
+    bitsandbytes as documented) or "vendor" (Unsloth's notebook), and after a hyphen what is done with activations:
+    "checkpointing" computes them twice, "offloading" is how the vendor's notebook always does it."""
 
     def __init__(self, name: str, folder: Path, sizes: dict, seed: int = 0):
-        self.name, self.sizes, self.seed = name, sizes, seed
-        self.model, self.tokenizer = getattr(self, f"load_{name}")(str(folder))
+        self.name, _, activations = name.partition("-")
+        self.checkpointing, self.sizes, self.seed = activations == "checkpointing", sizes, seed
+        self.model, self.tokenizer = getattr(self, f"load_{self.name}")(str(folder))
         self.initial = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
 
     @property
@@ -32,7 +34,10 @@ class Recipe:
         from llmft_helpers.profiles import LoraSettings, ModelSettings
 
         base, tokenizer = load_base_model(ModelSettings(name=folder, max_length=MAX_LENGTH))
-        lora = LoraSettings(rank=self.sizes["rank"], alpha=self.sizes["rank"], int8_products=int8_products)
+        rank = self.sizes["rank"]
+        lora = LoraSettings(
+            rank=rank, alpha=rank, int8_products=int8_products, gradient_checkpointing=self.checkpointing
+        )
         return add_lora(base, lora, self.seed), tokenizer
 
     def load_plain(self, folder: str):
@@ -56,7 +61,8 @@ class Recipe:
         torch.manual_seed(self.seed)
         rank = self.sizes["rank"]
         lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
-        return get_peft_model(prepare_model_for_kbit_training(model), lora), AutoTokenizer.from_pretrained(folder)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=self.checkpointing)
+        return get_peft_model(model, lora), AutoTokenizer.from_pretrained(folder)
 
     def load_vendor(self, folder: str):
         from unsloth import FastLanguageModel
@@ -84,7 +90,7 @@ class Recipe:
             changed = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
             changed |= {"metric_for_best_model": None, "logging_steps": self.sizes["log_every"]}
             if packing:  # rows of MAX_LENGTH tokens, so that a step has about as many tokens as before
-                changed |= {"packing": True, "train_sampling_strategy": "random", "max_steps": -1}
+                changed |= {"packing": True, "max_steps": -1}
                 changed["per_device_train_batch_size"] = max(1, batch_size // 24)
             return dataclasses.replace(arguments, **changed)
         from trl import SFTConfig
@@ -101,7 +107,7 @@ class Recipe:
             # The vendor's notebook: 8 rows a step, in four parts.
             parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "warmup_steps": 5}
             return SFTConfig(**common, **parts, optim="adamw_8bit", weight_decay=0.001, lr_scheduler_type="linear")
-        return SFTConfig(**common, per_device_train_batch_size=batch_size)
+        return SFTConfig(**common, per_device_train_batch_size=batch_size, gradient_checkpointing=self.checkpointing)
 
     def train(self, rows: list[dict], batch_size: int, packing: bool = False) -> dict:
         """Speed and memory of one pass over `rows`, from the same start each time."""
@@ -109,7 +115,6 @@ class Recipe:
 
         from datasets import Dataset
         from transformers import TrainerCallback
-        from trl import SFTTrainer
 
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
@@ -126,7 +131,7 @@ class Recipe:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         with tempfile.TemporaryDirectory() as output:
-            trainer = SFTTrainer(
+            trainer = self.trainer_class()(
                 model=self.model,
                 args=self.arguments(batch_size, math.ceil(len(rows) / batch_size), output, packing),
                 train_dataset=Dataset.from_list(rows),
@@ -146,6 +151,13 @@ class Recipe:
             "losses": [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry],
         }
 
+    def trainer_class(self):
+        if self.is_ours:  # with the suite's order of rows, which decides the peak
+            from llmft_helpers.training.trainer import LoraTrainer as Trainer
+        else:
+            from trl import SFTTrainer as Trainer
+        return Trainer
+
     @staticmethod
     def peak_memory() -> float:
         from llmft_helpers.device import peak_memory_gb
@@ -161,20 +173,13 @@ class Recipe:
         return scored.nats / scored.tokens
 
     def generation_speed(self, prompts: list[str]) -> float:
-        """New tokens a second with all prompts in batches of 64, each answer up to its own end token."""
-        if self.is_ours:
-            from llmft_helpers.models.generation import generate
-
-            generate(self.model, self.tokenizer, prompts[:2], 4)  # compiles
-            started = time.perf_counter()
-            answers = generate(self.model, self.tokenizer, prompts, self.sizes["new_tokens"], (), 64)
-            return sum(answer.tokens for answer in answers) / (time.perf_counter() - started)
+        """New tokens a second: greedy, in batches of 64, every answer of the same length for all recipes."""
         if self.name == "vendor":
             from unsloth import FastLanguageModel
 
             FastLanguageModel.for_inference(self.model)
         self.model.eval()
-        self._generate(prompts[:2], 4)
+        self._generate(prompts[:2], 4)  # compiles
         started = time.perf_counter()
         tokens = sum(self._generate(prompts[i : i + 64], self.sizes["new_tokens"]) for i in range(0, len(prompts), 64))
         return tokens / (time.perf_counter() - started)
@@ -183,10 +188,15 @@ class Recipe:
     def _generate(self, prompts: list[str], new_tokens: int) -> int:
         inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(self.model.device)
         output = self.model.generate(
-            **inputs, max_new_tokens=new_tokens, do_sample=False, pad_token_id=self.tokenizer.pad_token_id
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=self.tokenizer.pad_token_id,
         )
-        made = output[:, inputs.input_ids.shape[1] :]  # (B, new)
-        return int((made != self.tokenizer.pad_token_id).sum())
+        return output[:, inputs.input_ids.shape[1] :].numel()  # (B, new)
 
 
 def _frozen(parameters) -> int:

@@ -7,30 +7,62 @@ import argparse
 import contextlib
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 
-from .answering import direction, load, refuse_other_task, stay_offline_if_local, trained_profile
-from .errors import WRITE_ERRORS, UserError, reason, system_errno
-from .profiles import default_name, load_profile
-from .runs import read_jsonl, write_jsonl, write_text
+try:
+    from .answering import solve_problems, stay_offline_if_local, trained_profile, translate_lines
+    from .errors import WRITE_ERRORS, Terminated, UserError, system_errno
+    from .profiles import default_name, load_profile
+    from .runs import only_run, read_jsonl, write_jsonl
+    from .streams import discard_output, refuse_columns, refuse_overwriting
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"error: the package {missing.name} is not installed: in a clone of the repository, pip install -r "
+        "requirements.txt, then -r requirements-nodeps.txt with --no-deps"
+    )
 
 TRAINED = "the one it was trained with; of the untuned model LLMFT_PROFILE, or by device"
 
 
 def main(arguments: list[str] | None = None) -> int:
+    if sys.stderr is None:  # closed: what is printed there would go to standard output, among the answers
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  as long as the process lives
     options = _parser().parse_args(arguments)
+    _end_tidily_on_signals()
     try:
-        return options.action(options)
+        status = options.action(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here its failure can still be told
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has seen enough
+        discard_output()
+        return 128 + signal.SIGPIPE
     except WRITE_ERRORS as error:
         if system_errno(error) != errno.ENOSPC:
             raise
         where = f" ({error.filename})" if getattr(error, "filename", None) else ""
         print(f"error: no space left on the disk{where}: free some, and run again", file=sys.stderr)
+        discard_output()
         return 2
+    except KeyboardInterrupt as error:
+        print("; ".join([str(error) or "interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
+
+
+def _end_tidily_on_signals() -> None:
+    """A request to end is an exception like Ctrl-C's: what runs below is stopped, and temporary files go."""
+
+    def end(number: int, _) -> None:
+        raise Terminated(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, end)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, required=True, help="a new folder")
     add_profile(sub, TRAINED)
 
-    sub = verb("translate", translate, "a line in, a line out")
+    sub = verb("translate", translate_lines, "a line in, a line out")
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
     which.add_argument("--model", type=Path, help="folder of an exported (merged) model")
@@ -72,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
     add_profile(sub, TRAINED)
 
-    sub = verb("solve", solve, "answer programming problems")
+    sub = verb("solve", solve_problems, "answer programming problems")
     which = sub.add_mutually_exclusive_group(required=True)
     which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
     which.add_argument("--model", type=Path, help="folder of an exported (merged) model")
@@ -99,7 +131,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from .reports.notebooks import find_notebooks, run_notebook
+    from .reports.notebooks import find_notebooks, run_notebooks
 
     choice = options.profile or default_name()
     if choice.endswith(".toml"):
@@ -107,9 +139,8 @@ def run(options: argparse.Namespace) -> int:
     profile = load_profile(choice)
     paths = find_notebooks(options.notebooks)
     print(f"profile {profile.name}: {profile.description}", file=sys.stderr)
-    for path in paths:
-        print(run_notebook(path, profile, choice))
-    return 0
+    with only_run(profile):
+        return 0 if run_notebooks(paths, profile, choice) else 2
 
 
 def train(options: argparse.Namespace) -> int:
@@ -121,7 +152,8 @@ def train(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile)
     stay_offline_if_local(profile)
     start_processes()
-    with contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
+    alone = only_run(profile) if is_main() else contextlib.nullcontext()
+    with alone, contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
         folder = train_task(profile, options.task)
         print(f"adapter and results: {folder}")
     return 0
@@ -138,93 +170,42 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def translate(options: argparse.Namespace) -> int:
-    from .data.prompts import TranslationTask
-    from .models.generation import generate
-
-    text = _read(options.input)
-    lines = text.removesuffix("\n").split("\n") if text else []
-    _refuse_overwriting(options)
-    refuse_other_task(options, "translation")
-    task = TranslationTask(direction(options))  # before minutes of loading
-    profile, model, tokenizer = load(options)
-    asked = [line.strip() for line in lines if line.strip()]
-    prompts = [task.prompt({task.source: line}) for line in asked]
-    settings = profile.translation
-    generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)
-    answers = iter(task.answer(one.text) for one in generated)
-    written = "".join((next(answers) if line.strip() else "") + "\n" for line in lines)
-    if options.output:
-        write_text(options.output, written)
-    else:
-        sys.stdout.write(written)
-    return 0
+def _task_id(path: Path, number: int, row: dict) -> str:
+    """As text: pandas makes 7 or 7.0 of "7"."""
+    value = row.get("task_id")
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        raise UserError(f"{path}: row {number} has no 'task_id' (it has: {', '.join(row)})")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _read(path: Path | None) -> str:
-    """A file's text, or that of standard input."""
-    try:
-        return path.read_text(encoding="utf-8") if path else sys.stdin.read()
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except UnicodeDecodeError as error:
-        name = path or "standard input"
-        raise UserError(f"{name}: not UTF-8 (byte {error.start}); convert it, e.g. iconv -f latin1 -t utf-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)}): name a file that you may read") from error
-
-
-def _refuse_overwriting(options: argparse.Namespace) -> None:
-    """UserError if the answers would replace the questions."""
-    if options.input and options.output and options.output.resolve() == options.input.resolve():
-        raise UserError(f"--output {options.output} is the input: name another file")
-
-
-def _column(path: Path, rows: list[dict], *names: str) -> None:
+def _by_task(path: Path, rows: list[dict]) -> dict[str, dict]:
+    """Problems by task_id; rows without one are no problems, and a row may stand there twice if it says the same."""
+    found: dict[str, tuple[int, dict]] = {}
     for number, row in enumerate(rows, 1):
-        for name in names:
-            if name not in row:
-                raise UserError(f"{path}: row {number} has no {name!r} (it has: {', '.join(row)})")
-            if not isinstance(row[name], str):
-                raise UserError(f"{path}: row {number}: {name!r} must be text, it is {type(row[name]).__name__}")
-
-
-def solve(options: argparse.Namespace) -> int:
-    from .data.prompts import LeetcodeTask
-    from .models.generation import generate
-    from .scoring.answers import extract_code
-
-    _refuse_overwriting(options)
-    problems = read_jsonl(options.input)
-    _column(options.input, problems, "task_id", "problem_description", "starter_code")
-    refuse_other_task(options, "leetcode")
-    profile, model, tokenizer = load(options)
-    task, settings = LeetcodeTask(), profile.leetcode
-    prompts = [task.prompt(problem) for problem in problems]
-    generated = generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, settings.evaluation_batch_size)
-    answers = (extract_code(task.answer(one.text)) for one in generated)
-    write_jsonl(
-        options.output,
-        [{"task_id": p["task_id"], "solution": a} for p, a in zip(problems, answers, strict=True)],
-    )
-    return 0
+        if row.get("task_id") is not None:
+            task = _task_id(path, number, row)
+            first, other = found.setdefault(task, (number, row))
+            if other != row:
+                raise UserError(f"{path}: rows {first} and {number} are two problems with task_id {task!r}: rename one")
+    return {task: row for task, (_, row) in found.items()}
 
 
 def grade(options: argparse.Namespace) -> int:
     from .grading.execution import grade as run_tests
     from .grading.execution import isolation_level
 
-    _refuse_overwriting(options)
+    refuse_overwriting(options.output, options.input, options.problems)
     solutions = read_jsonl(options.input)
-    _column(options.input, solutions, "task_id", "solution")
-    problems = {row["task_id"]: row for row in read_jsonl(options.problems) if "task_id" in row}
-    unknown = [row["task_id"] for row in solutions if row["task_id"] not in problems]
+    refuse_columns(options.input, solutions, "solution")
+    problems = _by_task(options.problems, read_jsonl(options.problems))
+    tasks = [_task_id(options.input, number, row) for number, row in enumerate(solutions, 1)]
+    unknown = [task for task in tasks if task not in problems]
     if unknown:
         raise UserError(
             f"{options.input}: task_id {unknown[0]!r} is not in {options.problems} ({len(unknown)} such rows)"
         )
     print(f"isolation: {isolation_level()}", file=sys.stderr)
-    graded = run_tests([row["solution"] for row in solutions], [problems[row["task_id"]] for row in solutions])
+    graded = run_tests([row["solution"] for row in solutions], [problems[task] for task in tasks])
     keys = ("task_id", "passed", "verdict", "tests_passed", "tests_total", "detail")
     if options.output:
         write_jsonl(options.output, [{key: row[key] for key in keys} for row in graded])

@@ -1,12 +1,89 @@
-"""The model that a command line names: the untuned one, an adapter, or a merged model; and the profile it goes with."""
+"""Answers from the model that a command line names (the untuned one, an adapter, or a merged model) with the profile
+that goes with it.
+"""
 
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import replace
 
 from .errors import UserError
-from .profiles import Profile, is_local, load_profile
+from .profiles import Profile, TaskSettings, is_local, load_profile
+from .runs import read_jsonl, write_jsonl
+from .streams import read_text, refuse_closed_output, refuse_columns, refuse_overwriting, write_answers
+
+LONGEST = 4096  # tokens of a prompt: its attention takes 2 GB in SmolLM2, and four times that at twice the length
+
+
+def translate_lines(options: Namespace) -> int:
+    """A line out for every line in. Status 2 if a line was too long; the others are answered."""
+    from .data.cleaning import tidy
+    from .data.prompts import TranslationTask
+
+    refuse_closed_output(options.output)
+    text = read_text(options.input)
+    lines = [tidy(line) for line in text.removesuffix("\n").split("\n")] if text else []
+    refuse_overwriting(options.output, options.input)
+    refuse_other_task(options, "translation")
+    task = TranslationTask(direction(options))  # before minutes of loading
+    profile, model, tokenizer = load(options)
+    prompts = {f"line {n}": task.prompt({task.source: line}) for n, line in enumerate(lines, 1) if line}
+    texts = _generate(model, tokenizer, prompts, task.stop, profile.translation)
+    written = (task.answer(texts.get(f"line {n}", "")) + "\n" for n in range(1, len(lines) + 1))
+    write_answers(options.output, "".join(written))
+    return 0 if len(texts) == len(prompts) else 2
+
+
+def solve_problems(options: Namespace) -> int:
+    """A solution for every problem, an empty one and status 2 where the problem is too long."""
+    from .data.prompts import LeetcodeTask
+    from .scoring.answers import extract_code
+
+    refuse_overwriting(options.output, options.input)
+    problems = read_jsonl(options.input)
+    refuse_columns(options.input, problems, "task_id", "problem_description", "starter_code")
+    refuse_other_task(options, "leetcode")
+    task = LeetcodeTask()
+    profile, model, tokenizer = load(options)
+    prompts = {f"row {n}": task.prompt(problem) for n, problem in enumerate(problems, 1)}
+    texts = _generate(model, tokenizer, prompts, task.stop, profile.leetcode)
+    rows = []
+    for name, problem in zip(prompts, problems, strict=True):
+        solution = extract_code(task.program(problem, texts[name]), problem.get("entry_point")) if name in texts else ""
+        rows.append({"task_id": problem["task_id"], "solution": solution})
+    write_jsonl(options.output, rows)
+    return 0 if len(texts) == len(prompts) else 2
+
+
+def _generate(
+    model, tokenizer, prompts: dict[str, str], stop: tuple[str, ...], settings: TaskSettings
+) -> dict[str, str]:
+    """Texts by the prompts' names; a prompt that leaves no room for one is told on standard error and left out."""
+    from .models.generation import generate
+
+    if not prompts:
+        return {}
+    room = min(LONGEST, model.config.max_position_embeddings) - settings.max_new_tokens
+    lengths = dict(zip(prompts, map(len, tokenizer(list(prompts.values())).input_ids), strict=True))
+    for name, length in lengths.items():
+        if length > room:
+            print(f"error: {name}: {length:,} tokens, {room:,} fit: shorten it (not answered)", file=sys.stderr)
+    texts = {}
+    for names in _batches({n: length for n, length in lengths.items() if length <= room}, settings):
+        batch = [prompts[name] for name in names]
+        generated = generate(model, tokenizer, batch, settings.max_new_tokens, stop, len(batch))
+        texts |= {name: one.text for name, one in zip(names, generated, strict=True)}
+    return texts
+
+
+def _batches(lengths: dict[str, int], settings: TaskSettings) -> Iterator[list[str]]:
+    """Names, longest first (memory fails early), in batches of no more attention than one prompt of LONGEST has."""
+    order = sorted(lengths, key=lambda name: -lengths[name])
+    while order:
+        rows = min(settings.evaluation_batch_size, max(1, (LONGEST // lengths[order[0]]) ** 2))
+        yield order[:rows]
+        order = order[rows:]
 
 
 def _note(options: Namespace) -> dict:

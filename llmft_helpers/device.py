@@ -3,12 +3,16 @@
 import ctypes
 import functools
 import gc
+import logging
 import os
 import platform
 import resource
 import sys
 import time
 from collections.abc import Callable
+
+# bitsandbytes asks for an optional package that would compute the same; here, as all that import it import this.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def give_memory_back() -> None:
@@ -28,6 +32,13 @@ def peak_memory_gb() -> dict[str, float]:
     if torch.cuda.is_available():
         memory["cuda"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     return memory
+
+
+def has_card() -> bool:
+    """Whether a CUDA device computes here: where models are loaded and trained otherwise than on a CPU."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @functools.cache

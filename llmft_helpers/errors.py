@@ -1,7 +1,8 @@
-"""The one exception that a user's mistake raises, and the system's reason for a write that failed."""
+"""The exceptions that a user's mistake and a request to end raise, and the system's reason for a write that failed."""
 
 import os
 import re
+import signal
 
 from safetensors import SafetensorError
 
@@ -10,6 +11,14 @@ WRITE_ERRORS = (OSError, SafetensorError)  # safetensors raises no OSError, what
 
 class UserError(Exception):
     """Names the file, key or row that is wrong and what to do; the command line prints it and exits with 2."""
+
+
+class Terminated(KeyboardInterrupt):
+    """Another signal than Ctrl-C's asks the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.number = number
 
 
 def system_errno(error: Exception) -> int | None:

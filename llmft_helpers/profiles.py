@@ -29,7 +29,9 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSettings:
-    """`name`: "embedded", "random", a hub repository or a local folder."""
+    """`name`: an embedded model ("gemma-3-270m", "smollm2-135m-instruct"), "random", the path of a GGUF file or of a
+    folder, or a hub repository.
+    """
 
     name: str
     load_in_4bit: bool = True
@@ -37,6 +39,11 @@ class ModelSettings:
     revision: str | None = None
     max_length: PositiveInt = 512  # tokens, prompt and completion together
     knowledge_cutoff: str | None = None  # year-month-day of the newest text it was pretrained on
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no hub is asked, whose repositories are called owner/name."""
+        return "/" not in self.name or self.name.endswith(".gguf") or Path(self.name).is_dir()
 
     @property
     def precision(self) -> str:
@@ -177,7 +184,9 @@ def load_profile(name: str | None = None) -> Profile:
     if Path(profile.name).name != profile.name:
         raise UserError(f"profile {path}: name: {profile.name!r} must be the name of a folder")
     beside = path.parent / profile.model.name
-    model = replace(profile.model, name=str(beside.resolve())) if (beside / "config.json").is_file() else profile.model
+    model = profile.model
+    if (beside / "config.json").is_file() or (beside.suffix == ".gguf" and beside.is_file()):
+        model = replace(model, name=str(beside.resolve()))
     return replace(
         profile,
         file=None if path.resolve().parent == PRESETS.resolve() else str(path.resolve()),
@@ -220,5 +229,4 @@ def _explain(error: dict) -> str:
 def is_local(profile: Profile) -> bool:
     """Whether neither the model nor any source comes from a hub."""
     sources = (*profile.translation.sources, *profile.leetcode.sources)
-    local_model = profile.model.name in ("embedded", "random") or Path(profile.model.name).is_dir()
-    return local_model and not any(source.hub for source in sources)
+    return profile.model.is_local and not any(source.hub for source in sources)

@@ -1,5 +1,8 @@
 """What is read out of answers of the kinds that small models give, written by hand."""
 
+import textwrap
+import time
+
 import pytest
 
 from llmft_helpers.scoring.answers import describe_code, extract_code, parses, prompt_echo
@@ -79,6 +82,64 @@ def test_description_of_an_answer(answer, code, traits):
     described = describe_code(answer, PROMPT, ROW)
     assert tuple(described) == TRAITS
     assert {name for name, value in described.items() if value} == set(traits.split())
+
+
+DRAFT = "class Solution:\n    def total(self, nums):\n        return 0"
+DOCSTRING = (
+    'class Solution:\n    def total(self, nums):\n        """Sum.\n\n        ```\n        total([1])\n        ```\n'
+    '        """\n        return sum(nums)'
+)
+MODULE_DOCSTRING = f'"""Usage:\n\n```\ntotal([1])\n```\n"""\n{UNTYPED}'
+SESSION = (
+    ">>> class Solution:\n...     def total(self, nums):\n...         return sum(nums)\n...\n"
+    ">>> Solution().total([1])\n1"
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        pytest.param(f"```bash\npip install numpy\n```\nThen:\n```python\n{CODE}\n```", CODE, id="bash first"),
+        pytest.param(f'```json\n{{"nums": [1]}}\n```\n```python\n{CODE}\n```', CODE, id="JSON first"),
+        pytest.param(f"```\nInput: [1, 2]\nOutput: 3\n```\n```\n{CODE}\n```", CODE, id="example first"),
+        pytest.param(f"```python\n{DRAFT}\n```\nThat is wrong.\n```python\n{CODE}\n```", CODE, id="draft first"),
+        pytest.param(f"```python\n{CODE}\n```\nUse:\n```python\nprint(Solution().total([1]))\n```", CODE, id="usage"),
+        pytest.param(f"```python\n{CODE}\n```\nTest:\n```python\ndef test():\n    pass\n```", CODE, id="test after it"),
+        pytest.param(DOCSTRING, DOCSTRING, id="code only, a fence in its docstring"),
+        pytest.param(f"So:\n```python\n{DOCSTRING}\n```\nDone.", DOCSTRING, id="a fence in the docstring"),
+        pytest.param(f"So:\n```python\n{MODULE_DOCSTRING}\n```\nDone.", MODULE_DOCSTRING, id="module docstring"),
+        pytest.param(f'So:\n```python title="a.py"\n{CODE}\n```', CODE, id="title"),
+        pytest.param(f"So:\n``` {{.python .numberLines}}\n{CODE}\n```", CODE, id="attributes"),
+        pytest.param(f"So:\n~~~python\n{CODE}\n~~~", CODE, id="tildes"),
+        pytest.param(f"So:\n````python\n{MODULE_DOCSTRING}\n````", MODULE_DOCSTRING, id="four backticks"),
+        pytest.param("1. So:\n   ```python\n" + textwrap.indent(CODE, "   ") + "\n   ```\n2. Done.", CODE, id="list"),
+        pytest.param(textwrap.indent(CODE, "    "), CODE, id="indented"),
+        pytest.param(f"The code: ```python\n{CODE}```", CODE, id="fences beside text"),
+        pytest.param(f"```\n{SESSION}\n```", f"{UNTYPED}\nSolution().total([1])", id="interpreter session"),
+        pytest.param(SESSION, f"{UNTYPED}\nSolution().total([1])", id="session without fence"),
+        pytest.param(f"import numpy is not needed here.\n\n{CODE}\n\nThat is all.", CODE, id="prose like an import"),
+        pytest.param(f"```python\n{DRAFT}\n```\nBetter:\n```python\n{CODE}\n\nprint(Sol", DRAFT, id="last cut off"),
+        pytest.param(f"```python\nimport re\n```\nand then\n{CODE}", CODE, id="code outside of the fences"),
+    ],
+)  # fmt: skip
+def test_the_program_among_other_things(answer, code):
+    assert extract_code(answer, "total") == code
+    assert extract_code(answer, "Solution().total") == code
+
+
+def test_the_last_program_counts_where_no_entry_point_is_known():
+    assert extract_code(f"```sh\nls\n```\n```python\n{CODE}\n```\n```python\nSolution().total([1])\n```") == CODE
+    assert extract_code("```python\ndef f():\n    return 1\n```\n```python\ndef g():\n    return 1\n```", "f")[4] == "f"
+    assert (
+        extract_code("```python\nclass LRU:\n    x = 1\n```\n```python\nclass User:\n    x = 1\n```", "LRU")[6] == "L"
+    )
+
+
+def test_a_long_answer_is_read_quickly():
+    start = time.monotonic()
+    extract_code("def f(:\n    x = (\n" * 2_000)
+    extract_code("```\nx = (\n" * 500)
+    assert time.monotonic() - start < 5
 
 
 def test_entry_point_may_be_written_as_leetcode_data_writes_it():

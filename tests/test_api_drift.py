@@ -60,6 +60,8 @@ def test_unsloth_cpu_and_gpu_take_what_we_pass():
     gpu = gpu_signature("models/loader.py", "FastLanguageModel", "from_pretrained")
     assert gpu >= load - {"attn_implementation"}  # which we pass on a CPU only
     assert gpu_signature("models/llama.py", "FastLlamaModel", "get_peft_model") >= lora
+    patch = gpu_signature("models/llama.py", "FastLlamaModel", "patch_peft_model")
+    assert patch >= passed(models, "FastLlamaModel.patch_peft_model") == {"use_gradient_checkpointing"}
 
 
 def dropped_on_cpu() -> set[str]:
@@ -107,7 +109,7 @@ def test_no_branch_for_a_card_calls_what_is_not_checked():
     """Whatever runs only where CUDA is must be a call that another test here resolves, or one of torch's."""
     for path in OURS:
         for branch in ast.walk(ast.parse(source_of(path))):
-            if isinstance(branch, ast.If | ast.IfExp) and ast.unparse(branch.test) == "torch.cuda.is_available()":
+            if isinstance(branch, ast.If | ast.IfExp) and ast.unparse(branch.test) in ASKED:
                 body = branch.body if isinstance(branch.body, list) else [branch.body]
                 inside = [node for part in body for node in ast.walk(part) if isinstance(node, ast.Call)]
                 for node in inside:
@@ -116,7 +118,9 @@ def test_no_branch_for_a_card_calls_what_is_not_checked():
                     assert known, (path.name, ast.unparse(node))
 
 
-CHECKED = {"Finding", "round"}
+ASKED = {"torch.cuda.is_available()", "has_card()"}
+# Ours run on a CPU in test_doctor_gpu.py and test_cuda_path.py.
+CHECKED = {"Finding", "round", "_compiler", "memory_finding", "context", "take_fused_kernels"}
 
 
 def test_sft_config_takes_our_training_arguments(tmp_path):

@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from llmft_helpers import device
 from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.runs import ROOT
 from llmft_helpers.scoring.metrics import completion_nats, total
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import char_gpt  # noqa: E402
+import gpu_full  # noqa: E402
 import grading  # noqa: E402
 import lora_throughput  # noqa: E402
 import readme_table  # noqa: E402
@@ -68,6 +70,31 @@ def test_throughput_is_summed_up_by_medians_and_by_the_median_of_each_rounds_rat
         "seconds_per_epoch": 0.5,
     }
     assert table["int8 / vendor"]["tokens_per_second"] == 2.0 and table["int8 / vendor"]["validation_loss"] == 1.0
+
+
+def gpu_run(speed: float, memory: float) -> dict:
+    return {"tokens_per_second": speed, "peak_memory_gb": memory, "generated_tokens_per_second": 1.0,
+            "validation_loss": 2.0, "device": "NVIDIA A100", "frozen_parameters": 10**9,
+            "trainable_parameters": 10**7}  # fmt: skip
+
+
+def test_recipes_on_a_card_are_compared_with_the_plain_one_that_keeps_activations_alike():
+    one = {"ours": gpu_run(4.0, 8.0), "plain": gpu_run(2.0, 16.0), "ours-checkpointing": gpu_run(3.0, 2.0),
+           "plain-checkpointing": gpu_run(1.0, 4.0), "vendor-offloading": gpu_run(2.0, 1.0)}  # fmt: skip
+    table = gpu_full.summary([one])
+    ratios = {name: (row["speed_against_plain"], row["memory_against_plain"]) for name, row in table.items()}
+    assert ratios == {"ours": (2, 0.5), "plain": (1, 1), "ours-checkpointing": (3, 0.5),
+                      "plain-checkpointing": (1, 1), "vendor-offloading": (2, 0.25)}  # fmt: skip
+    assert "speed_against_plain" not in gpu_full.summary([{"ours": gpu_run(4.0, 8.0)}])["ours"]
+    assert set(one) == set(gpu_full.RECIPES)
+
+
+def test_a_card_without_bfloat16_leaves_out_what_cannot_run_there_and_says_why(monkeypatch):
+    assert gpu_full.left_out() == {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "compute_dtype", lambda: torch.float16)
+    assert set(gpu_full.left_out()) == {"plain", "plain-checkpointing"}
+    assert all("bfloat16" in reason for reason in gpu_full.left_out().values())
 
 
 def test_the_readmes_table_is_that_of_the_committed_results(tmp_path, monkeypatch):

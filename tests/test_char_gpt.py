@@ -1,10 +1,13 @@
 """The GPT of notebook 01, lifted out of it: what it computes, what it costs, and what it does with odd input."""
 
+import copy
 import math
+import sys
 
 import pytest
 import torch
 from lifting import lift
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import CharGptSettings
@@ -22,7 +25,7 @@ def notebook():
 
 @pytest.fixture(scope="module")
 def tokenizer(notebook):
-    return notebook.CharTokenizer.from_text(TEXT)
+    return notebook.make_tokenizer(TEXT)
 
 
 def make(notebook, tokenizer, trained=True, context=32):
@@ -185,12 +188,12 @@ def test_resume_is_bit_exact(notebook, tokenizer, tmp_path):
     first = new_run(1)
     notebook.train(first, windows, budget, check=lambda run: None, until=0.5)
     assert first.progress["step"] == 13  # between two entries of the history
-    notebook.save(first.state_dict(), tmp_path / "last.pt")
+    notebook.save(notebook.run_state(first), tmp_path / "last.pt")
     second = new_run(2)  # another seed: everything must come from the checkpoint
-    second.load_state_dict(torch.load(tmp_path / "last.pt"))
+    notebook.load_run_state(second, torch.load(tmp_path / "last.pt"))
     notebook.train(second, windows, budget, check=lambda run: None)
     assert straight.progress["step"] == second.progress["step"] == 26
-    expected, state = straight.state_dict(), second.state_dict()
+    expected, state = notebook.run_state(straight), notebook.run_state(second)
     for part in ("model", "generator"):
         torch.testing.assert_close(state[part], expected[part], atol=0, rtol=0)
     for ours, theirs in zip(state["optimizers"], expected["optimizers"], strict=True):
@@ -242,12 +245,75 @@ def test_every_parameter_has_one_optimizer(notebook, model):
     assert sorted(owned) == sorted(id(p) for p in model.parameters())
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(notebook, tokenizer):
-    model = make(notebook, tokenizer)
-    model.head.weight.data.fill_(math.nan)
-    windows = notebook.all_windows(torch.tensor(tokenizer.encode(TEXT)), 32)
-    with pytest.raises(UserError, match="step 1: lower learning_rate"):
-        notebook.train(notebook.Run(model, 1e-2, 0), windows, settings(), check=lambda run: None)
+def training_windows(notebook, tokenizer):
+    return notebook.all_windows(torch.tensor(tokenizer.encode(TEXT), dtype=torch.int32), 32)
+
+
+@pytest.mark.parametrize("first_bad", [1, 7, 23])
+def test_a_loss_that_is_not_a_number_stops_the_run_before_anything_is_saved(notebook, tokenizer, first_bad):
+    run, steps, seen = notebook.Run(make(notebook, tokenizer), 1e-2, 0), [], []
+    stack = run.stack
+
+    def spoiled(*stream):
+        steps.append(stack(*stream))
+        return steps[-1] * (math.nan if len(steps) >= first_bad else 1)
+
+    run.stack = spoiled
+    with pytest.raises(UserError, match=r"the loss became nan by step \d+: lower learning_rate"):
+        notebook.train(run, training_windows(notebook, tokenizer), settings(max_steps=60), check=seen.append)
+    assert first_bad <= len(steps) < first_bad + notebook.LOG_EVERY
+    assert len(seen) == (first_bad - 1) // 6  # a check every 6 steps, none with a loss that is not a number
+
+
+class ReadsOfTheHost(TorchDispatchMode):
+    """Counts the numbers that are taken out of tensors: on a GPU each is a wait."""
+
+    reads = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
+        self.reads += function is torch.ops.aten._local_scalar_dense.default
+        return function(*arguments, **kwargs or {})
+
+
+def test_losses_are_read_when_they_are_logged_and_before_a_check(notebook, tokenizer, monkeypatch):
+    run, losses = notebook.Run(make(notebook, tokenizer, trained=False), 1e-2, 0), []
+    step = notebook.train_step
+    monkeypatch.setattr(notebook, "train_step", lambda *a: losses.append(step(*a)) or losses[-1])
+    with ReadsOfTheHost() as host:
+        budget = settings(max_steps=60)
+        notebook.train(run, training_windows(notebook, tokenizer), budget, lambda run: None, until=0.9)
+    assert len(losses) == 54 and host.reads == 5 + 9  # entries, checks
+    logged = [entry["loss"] for entry in run.progress["history"]]
+    assert logged == [sum(loss.item() for loss in losses[i : i + 10]) / 10 for i in range(0, 50, 10)]
+
+
+def test_a_compiled_stack_trains_like_the_plain_one(notebook, tokenizer, monkeypatch):
+    """What a GPU compiles; `loss_of` as a whole cannot be: the table's sparse gradient stops it."""
+    monkeypatch.setitem(sys.modules, notebook.__name__, notebook)  # the compiler looks it up there
+    windows, losses = training_windows(notebook, tokenizer), []
+    for backend in (None, "aot_eager"):
+        run = notebook.Run(make(notebook, tokenizer, trained=False), 1e-2, 0)
+        if backend:
+            run.stack = torch.compile(run.stack, backend=backend, fullgraph=True)
+        torch.manual_seed(0)
+        losses.append([notebook.train_step(run, windows, 4, 1.0).item() for _ in range(5)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0][-1] < losses[0][0]
+
+
+def test_nothing_stays_of_compiling_ahead(notebook, tokenizer):
+    run, windows = notebook.Run(make(notebook, tokenizer), 1e-2, 0), training_windows(notebook, tokenizer)
+    before = copy.deepcopy(notebook.run_state(run))
+    notebook.compile_ahead(run, windows, 4)
+    after = notebook.run_state(run)
+    for part in ("model", "losses", "generator", "dropout"):
+        torch.testing.assert_close(after[part], before[part], atol=0, rtol=0)
+    assert after["progress"] == before["progress"] and not any(o.state for o in run.optimizers)
+    assert all(parameter.grad is None for parameter in run.model.parameters())
+
+
+def test_only_a_gpu_compiles(notebook):
+    compiled = notebook.faster(len, torch.device("cuda"))
+    assert notebook.faster(len, torch.device("cpu")) is len is not compiled
 
 
 # text in
@@ -257,7 +323,7 @@ def test_tokenizer_round_trip_and_unknown_characters(notebook, tokenizer):
     assert tokenizer.decode(tokenizer.encode("¿Dónde?\n")) == "¿Dónde?\n"
     assert tokenizer.encode("漢a") == [0, tokenizer.numbers["a"]]
     assert tokenizer.decode([0]) == "\ufffd"
-    once = notebook.CharTokenizer.from_text("aabbz")
+    once = notebook.make_tokenizer("aabbz")
     assert once.alphabet == ["a", "b"] and once.encode("z") == [0]
 
 
@@ -413,12 +479,3 @@ def test_documents_are_cut_where_the_answer_begins_and_others_are_passed_over(no
     first, second = notebook.ask(documents, "es")
     assert (first["prompt"], first["wanted"], first["written"]) == ("¿Dónde?\n", "Where is it?", "Where?")
     assert first["ended"] and not second["ended"]
-
-
-def test_what_is_counted_about_samples(notebook):
-    assert notebook.words_of("Él dice: it's 42.") == ["él", "dice", "it", "s"]
-    assert notebook.known_words(["uno dos", "tres cuatro"], {"uno", "tres", "dos"}) == 0.75
-    assert notebook.known_words([""], set()) == 0
-    assert notebook.longest_copy("xxhello worldyy", "say hello world") == "hello world"
-    assert notebook.longest_copy("abc", "xyz") == "" == notebook.longest_copy("", "xyz")
-    assert notebook.parses("class A:\n    x = 1") and not notebook.parses("class A:") and not notebook.parses("")

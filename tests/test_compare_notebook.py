@@ -3,23 +3,21 @@
 import json
 
 import nbformat
-import pandas
 import pytest
 
-from llmft_helpers import runs
-from llmft_helpers.reports import tables as reporting
+from llmft_helpers import reports, runs
+from llmft_helpers.reports import comparisons, selection
 from llmft_helpers.runs import ROOT
 
 CELLS = {cell.id: cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_compare_models.ipynb", 4).cells}
 NUMBERS = {"everyday only": (20.0, 5.0), "formal only": (8.0, 15.0), "reference": (18.0, 14.0)}
 
 
-def run_cells(monkeypatch, folder, *ids, **names):
+def run_cells(folder, *ids, **names):
     """The cells' names after running them in order, and what they displayed."""
     seen = []
-    monkeypatch.setattr(reporting, "say", seen.append)
-    monkeypatch.setattr(reporting, "display", seen.append)
-    space = {"folder": folder, "runs": runs, "reporting": reporting, "pandas": pandas, "display": seen.append} | names
+    space = {"folder": folder, "runs": runs, "reports": reports, "comparisons": comparisons, "selection": selection}
+    space |= {"display": seen.append, "say": seen.append} | names
     for name in ids:
         exec(compile(CELLS[name], name, "exec"), space)
     return space, seen
@@ -33,7 +31,7 @@ def ablated(name):
 
 
 @pytest.mark.parametrize("done", [0, 1, 2, 3])
-def test_ablations_are_shown_as_far_as_they_are(done, tmp_path, monkeypatch):
+def test_ablations_are_shown_as_far_as_they_are(done, tmp_path):
     names = ["reference", "everyday only", "formal only"][:done]
     if done:
         document = {"rows": [*map(ablated, names), {"name": "alpha 32", "group": "alpha", "validation_loss": 1.0}]}
@@ -44,47 +42,35 @@ def test_ablations_are_shown_as_far_as_they_are(done, tmp_path, monkeypatch):
         runs.write_json(tmp_path / "ablations" / "ablations.json", document)
     lora = {"rank": 64, "loftq": True} if done == 2 else {"rank": 64}
     batch_size = 8 if done == 2 else 16
-    space, seen = run_cells(monkeypatch, tmp_path / "comparison", "d95e7f21", "a3e81d57", "5f27c8b6",
+    space, seen = run_cells(tmp_path / "comparison", "d95e7f21", "a3e81d57", "5f27c8b6",
                             translation={"provenance": {"profile": {
                                 "lora": lora, "translation": {"train": {"batch_size": batch_size}}}}})  # fmt: skip
     assert list(space["registers"]) == [*names[1:], "merged"][: done or -1]
     if not done:
-        assert seen == [] and "not measured in this profile" in space["tone"]
+        assert seen == [""] and "not measured in this profile" in space["tone"]
         return
     if done == 2:
         assert seen.pop(0) == "Measured before the profile changed its `lora.loftq`, `train.batch_size`."
-    every, registers, everyday, formal = seen
+    every, registers, findings = seen
     assert list(every.index) == [*names, "alpha 32"]
     assert list(registers.loc["merged"]) == ["18.0 (17.0 to 19.0)", "14.0 (13.0 to 15.0)"]
     if done < 3:
         assert "not measured in this profile" in space["tone"]
-        assert all("merged **" in text and text.endswith("not every register is trained yet.") for text in seen[2:])
+        assert all("merged **" in text and text.endswith("trained yet.") for text in findings.split("\n\n"))
         return
     assert space["tone"].endswith("-35% (95%: -47% to -23%)")
-    for text, shown in ((everyday, "everyday **20.0**, formal **8.0**, merged **18.0**"),
-                        (formal, "everyday **5.0**, formal **15.0**, merged **14.0**")):  # fmt: skip
+    for text, shown in zip(findings.split("\n\n"), ("everyday **20.0**, formal **8.0**, merged **18.0**",
+                                                     "everyday **5.0**, formal **15.0**, merged **14.0**"),
+                           strict=True):  # fmt: skip
         assert shown in text and "register's interval lies above the other's" in text
 
 
-def test_overlapping_registers_are_called_so(tmp_path, monkeypatch):
-    rows = [ablated(name) for name in NUMBERS]
-    rows[1]["per_source"]["everyday"]["bleu_ci95"] = [7.0, 19.0]  # of the model trained on formal text
-    runs.write_json(tmp_path / "ablations" / "ablations.json", {"rows": rows})
-    _, seen = run_cells(monkeypatch, tmp_path / "comparison", "d95e7f21", "5f27c8b6")
-    assert "does not lie above" in seen[0] and "lies above" in seen[1]
-
-
-def test_problems_need_no_difficulty(tmp_path, monkeypatch):
-    graded = {arm: {"tests_passed": 1, "tests_total": 2} for arm in reporting.ARMS}
+def test_problems_need_no_difficulty(tmp_path):
+    graded = {arm: {"tests_passed": 1, "tests_total": 2} for arm in reports.ARMS}
     rows = [{"task_id": "mine"} | graded, {"task_id": "empty", "difficulty": None} | graded,
             {"task_id": "theirs", "difficulty": "Easy"} | graded]  # fmt: skip
     (tmp_path / "leetcode").mkdir()
     (tmp_path / "leetcode" / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    space, _ = run_cells(monkeypatch, tmp_path / "comparison", "51979b31")
+    space, _ = run_cells(tmp_path / "comparison", "51979b31")
     unrated = ["mine (no difficulty given)", "empty (no difficulty given)"]
     assert sorted(space["grid"].index) == sorted([*unrated, "theirs (Easy)"])
-    runs.write_json(tmp_path / "translation" / "manifest.json", {"sources": {"everyday": {"rows_out": {"train": 9}}}})
-    translation = {"per_source": {"everyday": {"bleu": 2.0}}}
-    tasks = {"t": {"base": translation, "tuned": translation}, "c": {"tuned": {"per_difficulty": {}}}}
-    _, seen = run_cells(monkeypatch, tmp_path / "comparison", "c1d0e8f4", **tasks)
-    assert seen == ["Gain in BLEU: everyday **+0.0** (9 rows). No problem is called Easy, Medium or Hard."]

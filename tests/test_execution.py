@@ -1,5 +1,6 @@
 """Verdicts of ordinary solutions, in the three shapes that problems come in."""
 
+import functools
 import json
 import sys
 import time
@@ -171,7 +172,9 @@ EXACT = [
     (1, "True", False),
     (True, "1", False),
     (True, "1 == 1", True),
-    (1, "1.0", False),
+    (1, "1.0", True),
+    (240, "240.5", False),
+    (10**17 + 1, "1e17", False),
     (1.0, "1", True),
     (0.3, "0.1 + 0.2", False),
     (None, "None", True),
@@ -219,8 +222,23 @@ def test_exact_comparison():
         ("unordered", 3, "3", True),
         ("float", [0.3, {"a": 1.0}], "[0.1 + 0.2, {'a': 1}]", True),
         ("float", 1_000_000.0, "1_000_000.5", True),
-        ("float", 1.0, "1.00001", False),
-        ("float", 0.0, "5e-7", True),
+        ("float", 1.0, "1.00001", True),
+        ("float", 1.0, "1.00003", False),
+        ("float", 0.0, "9e-6", True),
+        ("float", 0.0, "2e-5", False),
+        ("float", 1_000_000_007, "1_000_000_008", False),
+        ("float", [1, 2.5], "[1, 2.500001]", True),
+        ("float", [3, 2.5], "[2, 2.5]", False),
+        ("float", {"1": 2.0}, "{1: 2.0}", False),
+        ("unordered_float", [0.1, 0.5], "[0.1 + 0.4, 0.1]", True),
+        ("unordered_float", [1.0, 1.000012], "[1.000006, 0.999995]", True),
+        ("unordered_float", [[1.0], [1.000012]], "[[1.000006], [0.999995]]", True),
+        ("unordered_float", [[1.0], [1.000012]], "[[1.000006], [1.00003]]", False),
+        ("unordered_float", [0.5, 0.5], "[0.5, 0.6]", False),
+        ("unordered_deep", [[-1, 0, 1], [-1, -1, 2]], "[[2, -1, -1], (0, 1, -1)]", True),
+        ("unordered_deep", [[-1, 0, 1], [-1, -1, 2]], "[[2, -1, -1], [0, 1, 1]]", False),
+        ("unordered_deep", [["a"], ["b", "c"]], "[['c', 'b'], ['a']]", True),
+        ("unordered_deep_float", [[0.1, 2], [3]], "[[3.0], [2, 0.10000001]]", True),
         ("float", 0.0, "True", False),
         ("float", 1.0, "float('nan')", False),
         ("float", 1.0, "float('inf')", False),
@@ -230,6 +248,202 @@ def test_exact_comparison():
 )
 def test_other_comparisons(compare, expected, text, passed):
     assert one(returning(text), ours(([], expected), compare=compare))["passed"] is passed
+
+
+def typed(signature: str, *pairs, compare="exact", top: str = "class Solution:\n    "):
+    """A row whose starter code gives the signature, without a body, as LeetCode shows it."""
+    return ours(*pairs, compare=compare) | {"starter_code": f"{top}def answer({signature}:\n        "}
+
+
+LISTS = "class Solution:\n    def answer(self, head, *more):\n        return "
+TYPED = {
+    "linked list": (
+        typed(
+            "self, head: Optional[ListNode]) -> Optional[ListNode]",
+            ([[1, 2, 3]], [3, 2, 1]), ([[]], []), ([None], None),
+        ),
+        REVERSE.replace("turned", "answer"),
+        LISTS + "head",
+    ),
+    "linked list, its class written out": (
+        typed("self, head: ListNode) -> 'ListNode'", ([[1, 2, 3]], [3, 2, 1])),
+        "class ListNode:\n    def __init__(self, x):\n        self.val = x\n        self.next = None\n\n"
+        + REVERSE.replace("turned", "answer"),
+        LISTS + "[3, 2, 1]",
+    ),
+    "lists of linked lists": (
+        typed("self, heads: List[Optional[ListNode]]) -> List[ListNode | None]", ([[[1, 2], []]], [[], [1, 2]])),
+        LISTS + "head[::-1]",
+        LISTS + "head",
+    ),
+    "number from a linked list": (
+        typed("self, head: ListNode) -> int", ([[7, 2]], 9)),
+        LISTS + "head.val + head.next.val",
+        LISTS + "head.val",
+    ),
+    "tree": (
+        typed(
+            "self, root: Optional[TreeNode]) -> Optional[TreeNode]",
+            ([[4, 2, 7, None, 3, 6]], [4, 7, 2, None, 6, 3]), ([[]], []), ([[1, None, 2, 3]], [1, 2, None, None, 3]),
+        ),
+        "class Solution:\n    def answer(self, root):\n        if root:\n"
+        "            root.left, root.right = self.answer(root.right), self.answer(root.left)\n        return root",
+        LISTS + "head",
+    ),
+    "in place": (
+        typed("self, nums: List[int]) -> None", ([[3, 1, 2]], [1, 2, 3]), ([[]], [])),
+        "class Solution:\n    def answer(self, nums):\n        nums.sort()",
+        LISTS + "sorted(head)",
+    ),
+    "in place, what is returned does not count": (
+        typed("self, matrix: List[List[int]], k: int) -> None", ([[[1, 2]], 3], [[1, 2, 3]])),
+        "class Solution:\n    def answer(self, matrix, k):\n        matrix[0].append(k)\n        return 5",
+        "class Solution:\n    def answer(self, matrix, k):\n        matrix = [[1, 2, 3]]",
+    ),
+    "linked list in place": (
+        typed("self, head: Optional[ListNode]) -> None", ([[1, 2, 3]], [1, 3])),
+        "class Solution:\n    def answer(self, head):\n        head.next = head.next.next",
+        LISTS + "ListNode(1, ListNode(3))",
+    ),
+    "must return what it changed": (
+        typed("self, nums: List[int]) -> List[int]", ([[3, 1, 2]], [1, 2, 3])),
+        LISTS + "head.sort() or head",
+        LISTS + "head.sort()",
+    ),
+    "plain function": (
+        typed("n: int) -> int", ([2], 4), top=""),
+        "def answer(n):\n    return 2 * n",
+        "def answer(n):\n    return n",
+    ),
+    "integer keys": (
+        typed("self, d: Dict[int, int]) -> Dict[int, List[int]]", ([{"1": 2}], {"2": [1]})),
+        "class Solution:\n    def answer(self, d):\n        return {v: [k] for k, v in d.items()}",
+        "class Solution:\n    def answer(self, d):\n        return {str(v): [k] for k, v in d.items()}",
+    ),
+    "tuple keys, tuples, sets": (
+        typed(
+            "d: Dict[Tuple[int, int], str], t: Tuple[int, ...]) -> Set[int]",
+            ([[[[1, 2], "a"]], [3]], [3, 2, 1]), top="",
+        ),
+        "def answer(d, t):\n    [key] = d\n    return {*(key + t)}",
+        "def answer(d, t):\n    [key] = d\n    return [*(key + t)]",
+    ),
+    "class with a list of calls": (
+        ours(([["Sum", "add", "add", "seen"], [[10], [1], [2], []]], [None, 11, 13, [11, 13]]), entry="Sum")
+        | {
+            "starter_code": "class Sum:\n\n    def __init__(self, n: int):\n        \n\n"
+            "    def add(self, k: int) -> int:\n        "
+        },
+        "class Sum:\n    def __init__(self, n): self.n, self.s = n, []\n    def add(self, k):\n"
+        "        self.n += k; self.s.append(self.n); return self.n\n    def seen(self): return self.s",
+        "class Sum:\n    def __init__(self, n): self.n = n\n    def add(self, k): return self.n + k\n"
+        "    def seen(self): return []",
+    ),
+    "class over a tree": (
+        ours(([["Walk", "next"], [[[7, 3, None, 1]], []]], [None, [3, 1]]), entry="Walk")
+        | {
+            "starter_code": "class Walk:\n    def __init__(self, root: Optional[TreeNode]):\n"
+            "    def next(self) -> TreeNode:"
+        },
+        "class Walk:\n    def __init__(self, root): self.root = root\n    def next(self): return self.root.left",
+        "class Walk:\n    def __init__(self, root): self.root = root\n    def next(self): return self.root",
+    ),
+}  # fmt: skip
+
+
+def test_what_starter_code_says_about_types():
+    problems = [problem for problem, _, _ in TYPED.values()]
+    right = execution.grade([source for _, source, _ in TYPED.values()], problems)
+    wrong = execution.grade([source for _, _, source in TYPED.values()], problems)
+    assert {name: row["detail"] for name, row in zip(TYPED, right, strict=True) if not row["passed"]} == {}
+    assert [name for name, row in zip(TYPED, wrong, strict=True) if row["verdict"] != "wrong"] == []
+
+
+def test_what_a_leetcode_row_says_about_an_argument_after_the_call():
+    sort = leetcode("f", "nums = [3, 1]", "candidate(nums)", "assert nums == [1, 3]", "assert nums[0] == 1")
+    nodes = leetcode("f", "h = list_node([1, 2, 3])", "candidate(head=h)", "assert is_same_list(h, list_node([1, 3]))")
+    tree = leetcode("f", "t = tree_node([1, 2, 3])", "candidate(t)", "assert is_same_tree(t, tree_node([1, None, 3]))")
+    copied = leetcode("f", "nums = [3, 1]", "assert candidate(nums) == [1, 3] and nums == [3, 1]")
+    method = "class Solution:\n    def f(self, head):\n        "
+    rows = execution.grade(
+        [method + "head.sort()", method + "head.next = head.next.next", method + "head.left = None",
+         method + "return sorted(head)", method + "head = sorted(head)", method + "head.clear()"],
+        [sort, nodes, tree, copied, sort, leetcode("f", "n = [3]", "assert candidate(n) == sum(n)")],
+    )  # fmt: skip
+    assert [row["verdict"] for row in rows] == ["passed"] * 4 + ["wrong"] * 2
+
+
+def test_an_entry_point_may_be_called_check():
+    row = leetcode("check", "assert candidate([1, 2]) is True", "assert candidate([2, 1]) is False")
+    source = "class Solution:\n    def check(self, nums):\n        return nums == sorted(nums)"
+    plain = humaneval_like("def check(candidate):\n    assert check(2) == candidate(2) == 4\n") | {
+        "entry_point": "check"
+    }
+    assert one(source, row)["passed"]
+    assert one("def check(n):\n    return 2 * n", plain | {"prompt": ""})["detail"] == ""
+
+
+def test_asserts_in_a_list_as_mbpp_has_them():
+    row = {"task_id": 11, "entry_point": "add", "tests": ["assert add(1, 2) == 3", "assert add((1,), (2,)) == (1, 2)"]}
+    assert one("def add(a, b):\n    return a + b", row)["tests_passed"] == 2
+    assert one("def add(a, b):\n    return 3", row)["verdicts"] == ["passed", "wrong"]
+
+
+SLOW = (
+    "class Solution:\n    def answer(self, n):\n        end = time.process_time() + {}\n"
+    "        while time.process_time() < end: pass\n        return n\n"
+)
+
+
+def test_a_limit_per_test_and_one_per_problem():
+    """Three tests of 0.6 s pass a limit of 1 s; what a test may take does not depend on how many there are."""
+    problem = ours(*(([i], i) for i in range(3)))
+    assert one(SLOW.format(0.6), problem, seconds=1)["passed"]
+    ended = one(SLOW.format(0.6), ours(*(([i], i) for i in range(10))), seconds=1)
+    assert ended["verdict"] == "timeout" and 4 <= ended["tests_passed"] <= 8  # four seconds in all
+
+
+def test_the_limit_is_ten_times_what_the_reference_takes():
+    problem = ours(([1], 1)) | {"completion": SLOW.format(0.2)}
+    assert one(SLOW.format(1.6), problem, seconds=1)["passed"]
+    assert one(SLOW.format(6), problem, seconds=1)["verdict"] == "timeout"
+    assert one(SLOW.format(1.6), problem | {"completion": SLOW.format(0)}, seconds=1)["verdict"] == "timeout"
+
+
+def test_nulls_as_pandas_writes_them():
+    check = leetcode("f", "assert candidate(2) == 2")
+    source = "class Solution:\n    def f(self, n):\n        return n"
+    nan = float("nan")
+    for row in (
+        check | {"tests": None},
+        check | {"tests": nan, "compare": nan},
+        check | {"tests": []},
+        {key: value for key, value in check.items() if key != "prompt"},
+        check | {"prompt": None},
+        ours(([2], 2), entry="f") | {"test": None, "compare": None, "prompt": None},
+        ours(([2], 2))
+        | {"entry_point": None, "starter_code": "class Solution:\n    def f(self, n: int) -> int:\n        "},
+        ours(([2], 2), entry="f") | {"tests": json.dumps([{"args": [2], "expected": 2}])},
+    ):
+        graded = one(source, row | {"task_id": 7})
+        assert graded["passed"] and graded["task_id"] == "7", row
+
+
+def test_values_of_unusual_size():
+    huge = 10**5000 + 1
+    assert one(returning("10**5000 + 1"), ours(([huge], huge)))["passed"]
+    assert one(returning("10**5000"), ours(([huge], huge)))["verdict"] == "wrong"
+    assert one(returning("len(str(args[0]))"), ours(([huge], 5001)))["passed"]
+    digits = "1" + "0" * 5000
+    row = leetcode("answer", f"assert candidate({digits}) == {digits}", f"assert candidate(hex({digits}) and 0) == 0")
+    assert one(returning("args[0]"), row)["passed"]
+    deep = lambda levels: functools.reduce(lambda a, _: [a], range(levels), 1)  # noqa: E731
+    assert one(returning("args[0]"), ours(([deep(300)], deep(300))))["passed"]
+    assert one(returning("args[0][0]"), ours(([deep(300)], deep(300))))["verdict"] == "wrong"
+    for expected in deep(600), deep(5000):
+        with pytest.raises(UserError, match="problem t: .* too deep"):
+            one(returning("1"), ours(([], expected)))
+    assert one(returning("'\\ud800' + args[0]"), ours((["a"], "\ud800a")))["passed"]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +557,15 @@ def test_all_canonical_solutions_of_humaneval_pass():
     [
         ({"task_id": "a"}, "problem a"),
         ({"task_id": "a", "tests": [], "entry_point": "f"}, "no tests"),
-        (ours(([], 1), compare="roughly"), "compare"),
+        (ours(([], 1), compare="roughly"), "compare is 'roughly'"),
+        (ours(([1], 1)) | {"tests": [{"args": "abc", "expected": 1}]}, "test 1: args must be a list.* not str"),
+        (ours(([1], 1)) | {"tests": [{"args": {"n": 1}, "expected": 1}]}, "test 1: args must be a list.* not dict"),
+        (ours(([1], 1)) | {"tests": [{"args": [1], "expected": 1}, {"args": [1]}]}, "test 2 must be"),
+        (ours(([1], 1)) | {"tests": {"args": [1]}}, "tests must be a list, not dict"),
+        (ours(([1], 1)) | {"entry_point": None}, "entry_point"),
+        (leetcode("f", "assert candidate(1) == 1") | {"entry_point": None}, "no 'entry_point'"),
+        (typed("self, d: Dict[int, int]) -> int", ([{"a": 1}], 1)), "test 1: invalid literal"),
+        (leetcode("f", "assert candidate(1) == 1") | {"test": 5}, "test must be text"),
         (humaneval_like("def check(candidate):\n    assert candidate("), "line 2"),
         (humaneval_like("def check(candidate):\n    pass\n"), "no function check"),
     ],

@@ -13,7 +13,7 @@ from test_models import logits, shake, small_files
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmft_helpers.__main__ import main
-from llmft_helpers.models import exporting
+from llmft_helpers.models import exporting, model_card
 from llmft_helpers.models import loading as models
 from llmft_helpers.models.model_card import write_model_card
 
@@ -89,7 +89,7 @@ def test_merging_in_float32_is_exact(profile, trained):
 
 
 def test_translate_and_solve_answer_from_the_merged_folder(merged, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("Hola.\n\nAdiós.\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Hola.\n\nAdiós.\n".encode())))
     assert main(["translate", "--model", str(merged)]) == 0
     assert len(capsys.readouterr().out.split("\n")) == 4
     problem = {"task_id": "a", "problem_description": "Add.", "starter_code": "class Solution:"}
@@ -129,7 +129,7 @@ def test_a_disk_that_takes_no_merged_model_is_one_line(trained, tmp_path, capsys
 
 
 def test_a_folder_that_is_no_merged_model_is_refused(trained, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("Hola."))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hola.")))
     assert main(["translate", "--model", str(trained[2])]) == 2
     assert "holds no merged model" in capsys.readouterr().err
 
@@ -173,3 +173,22 @@ def test_the_code_on_the_card_rounds_the_layers_that_were_rounded(trained, tmp_p
     layers = {name.split(".")[-1]: type(module.base_layer).__name__ for name, module in names["model"].named_modules()
               if hasattr(module, "base_layer")}  # fmt: skip
     assert layers.pop("v_proj") == "Linear" and set(layers.values()) == {"Linear4bit"} and len(layers) == 6
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        ("gemma-3-270m", ["Gemma 3 270M, dequantised from gemma-3-270m-q4_k_m.gguf, with", "GEMMA_TERMS.html in the",
+                          "prohibited uses", 'Notice: "Gemma is provided under and subject to']),
+        ("embedded", ["SmolLM2-135M-Instruct, dequantised from", "is used under Apache-2.0; the text is LICENSE in"]),
+        ("/home/me/mine.gguf", ["\nmine.gguf with rank-4 LoRA"]),
+    ],
+)  # fmt: skip
+def test_card_says_under_which_terms_the_base_is_used(base, says, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_card, "model_path", lambda settings: "cache/converted")
+    shutil.copytree(trained[2].parent, tmp_path, dirs_exist_ok=True)
+    note = tmp_path / "adapter" / models.ADAPTER_NOTE
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"base_model": base}))
+    write_model_card(tmp_path)
+    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert not [text for text in says if text not in card]

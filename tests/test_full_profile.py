@@ -111,6 +111,16 @@ def test_rank_64_on_the_full_shape_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 45_088_768
 
 
+def test_a_step_is_worth_a_cards_while_and_the_learning_rate_follows_the_rule():
+    full = load_profile("full")
+    assert 4000 <= 40 * full.translation.train.batch_size <= 8000  # mean tokens of a row: docs/full-profile.md
+    assert 4000 <= 450 * full.leetcode.train.batch_size <= 8000
+    rule = 10 * 5e-5 * (2000 / LLAMA_3_2_1B["hidden_size"]) ** 0.781
+    assert full.translation.train.learning_rate == pytest.approx(rule, rel=0.01)
+    assert all(getattr(full, task).train.batch_size % cards == 0 for task in ("translation", "leetcode")
+               for cards in (2, 4))  # fmt: skip
+
+
 def test_rehearsal_profile_differs_from_full_in_sizes_and_sources_alone():
     full, rehearsal = load_profile("full"), load_profile(str(ROOT / "docs" / "full-rehearsal.toml"))
     assert rehearsal.lora == full.lora and rehearsal.seed == full.seed
@@ -172,6 +182,7 @@ def test_out_of_memory_in_training_says_what_to_lower_with_this_runs_numbers(lla
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(trainer, "training_step", full)
+    trainer.args.max_length = None  # as Unsloth leaves it on a card, where it pads nothing
     order = r"gradient_checkpointing = true.*batch_size = 1 \(was 2\).*max_length = 128 \(was 256.*rank = 2 \(was 4\)"
     with pytest.raises(UserError, match=f"out of memory in training step 1.*{order}"):
         training.fine_tune(trainer)

@@ -1,11 +1,20 @@
 """Generation: batches change nothing, answers end where they should."""
 
+import random
+import sys
+
 import pytest
 import torch
 
+from llmft_helpers.errors import UserError
 from llmft_helpers.models import generation
+from llmft_helpers.models.embedded import character_tokenizer
 from llmft_helpers.models.generation import Generated, generate
 from llmft_helpers.models.loading import set_special_tokens
+from llmft_helpers.runs import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from decoding_overhead import WholeTextStops  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +42,17 @@ def test_a_shared_beginning_is_read_once_and_changes_nothing(base, prompts, monk
 def test_prompts_that_are_all_the_same_keep_a_token_to_begin_with(base, prompts):
     model, tokenizer = base
     assert generate(model, tokenizer, prompts[:1] * 3, 12) == generate(model, tokenizer, prompts[:1], 12) * 3
+
+
+def test_a_prompt_longer_than_the_model_holds_is_named_before_any_work(base, prompts, monkeypatch):
+    model, tokenizer = base
+    held = model.config.max_position_embeddings
+    fits = "a" * (held - 12 - len(tokenizer("").input_ids))
+    asked = [prompts[0], fits, fits + "a", fits + "aa"]
+    assert generation.too_long(model, tokenizer, asked, 12) == {2: held - 11, 3: held - 10}
+    monkeypatch.setattr(model, "generate", None)
+    with pytest.raises(UserError, match=f"prompt 3 of 4 has {held - 11} tokens: with 12 for its answer .* the {held}"):
+        generate(model, tokenizer, asked, 12)
 
 
 def test_equals_transformers_greedy_decoding_without_padding(base, prompts):
@@ -151,3 +171,106 @@ def test_an_answer_does_not_loop(base, prompts, monkeypatch):
     )
     generate(model, tokenizer, prompts[:1], 300)
     assert len(written[0]) > 2 * generation.LOOP and not repeats(written[0])
+
+
+# what is looked at in a step of decoding, against whole texts
+
+
+def byte_level_tokenizer():
+    """Llama 3's and SmolLM2's kind: a token is a run of bytes, which may end within a character."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ", "Ġno", "#ĠP", "ĊPro", "blem", "m:ĠÃ"]
+    backend = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<end>")
+
+
+def byte_fallback_tokenizer():
+    """Gemma's and Llama 2's kind: a word carries its space; bytes stand for what has no token."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁no", "▁#", "\n", "Problem", "▁Pro", "blem:"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<end>")
+
+
+TOKENIZERS = [character_tokenizer, byte_level_tokenizer, byte_fallback_tokenizer]
+STOPS = [("\n",), ("\n# Problem", "\nProblem:"), (" no", "é"), ("o \n", "m: é\n")]
+
+
+def random_answers(tokenizer, stop, rows=40, tokens=48, seed=0):
+    """Random tokens, half of them out of stop strings, accents, white space and special tokens: (B, T)."""
+    draw = random.Random(seed)
+    wanted = [
+        *tokenizer("".join(stop) + " \né€", add_special_tokens=False).input_ids,
+        *(
+            token
+            for token, piece in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
+            if len(piece) > 1
+        ),
+    ]
+    every = range(len(tokenizer) + 3)  # the last three mean nothing: models pad their vocabulary
+    few = [[draw.choice(draw.choice((wanted, every))) for _ in range(tokens)] for _ in range(rows)]
+    spelled = tokenizer(f" no{stop[-1]}", add_special_tokens=False).input_ids
+    for row in few[::2]:
+        place = draw.randrange(tokens - len(spelled))
+        row[place : place + len(spelled)] = spelled
+        row.insert(place + len(spelled) // 2, tokenizer.pad_token_id)  # shows nothing
+    return torch.tensor([row[:tokens] for row in few])
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("make", TOKENIZERS)
+def test_the_last_tokens_end_an_answer_where_the_whole_text_does(make, stop):
+    tokenizer = make()
+    ids = random_answers(tokenizer, stop)
+    ends = generation._AnswerEnds(tokenizer, stop, generation._Answers(0))
+    whole, ended = WholeTextStops(tokenizer, stop), torch.zeros(len(ids), dtype=torch.bool)
+    for length in range(1, ids.shape[1] + 1):
+        ended |= whole(ids[:, :length], None)  # as `generate` keeps them
+        assert torch.equal(ends(ids[:, :length], None), ended), length
+    assert ended.float().mean() > 0.2
+
+
+def test_the_last_tokens_are_all_that_is_decoded(monkeypatch):
+    tokenizer, stop = character_tokenizer(), ("\n# Problem",)
+    ids = torch.tensor([tokenizer("a line\n# Proof\n" * 40).input_ids])
+    ends, decoded, text = generation._AnswerEnds(tokenizer, stop, generation._Answers(0)), [], generation._text
+    monkeypatch.setattr(generation, "_text", lambda t, tokens: decoded.append(len(tokens)) or text(t, tokens))
+    assert not any(ends(ids[:, :length], None).item() for length in range(1, ids.shape[1] + 1))
+    assert max(decoded) == len(stop[0]) + 4
+
+
+@pytest.mark.parametrize("start", [0, 7])
+def test_the_loop_guard_bars_what_transformers_does(start):
+    """The reference sees the answers alone, as the guard is to."""
+    from transformers import NoRepeatNGramLogitsProcessor
+
+    draw, reference = torch.Generator().manual_seed(0), NoRepeatNGramLogitsProcessor(generation.LOOP)
+    few = torch.randint(5, (8, start + 400), generator=draw)  # (B, T)
+    for b, period in enumerate((1, 2, 5, 23, 24, 25, 60)):  # one row stays random
+        few[b, start + 100 : start + 300] = few[b, start + 100 : start + 100 + period].repeat(200)[:200]
+    guard, barred = generation._NoLoop(generation._Answers(start)), 0
+    for length in range(start, few.shape[1] + 1):
+        scores = torch.randn(8, 6, generator=draw)
+        expected = reference(few[:, start:length], scores.clone())
+        assert torch.equal(guard(few[:, :length], scores), expected), length
+        barred += expected.isinf().sum().item()
+    assert barred > 500 and not expected[7].isinf().any()
+
+
+def test_a_step_of_decoding_is_one_transfer_for_all_rows(base, prompts, monkeypatch):
+    model, tokenizer = base
+    read = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: read.append(tuple(tensor.shape)) or tolist(tensor))
+    generate(model, tokenizer, prompts, 9, ("\n# Problem",))
+    assert read == [(len(prompts), 1)] * 9 + [(len(prompts), 9)]  # and the texts, at the end

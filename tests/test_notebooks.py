@@ -1,10 +1,23 @@
 """The four notebooks, executed headless in `tiny`, and what a failing one leaves behind."""
 
+import ast
+import gc
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
+from llmft_helpers import __main__ as command_line
+from llmft_helpers.__main__ import main
 from llmft_helpers.errors import UserError
 from llmft_helpers.models.notes import adapter_note
 from llmft_helpers.profiles import PRESETS, load_profile
@@ -86,25 +99,89 @@ def test_committed_without_outputs_and_in_short_cells(path):
     assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            lines = cell.source.splitlines()
             assert not cell.outputs and cell.execution_count is None
-            assert len(cell.source.splitlines()) <= 30, cell.source[:80]
+            assert len(lines) <= 20 and max(map(len, lines)) <= 100, cell.source[:80]
+            assert long_texts(cell.source) == [], cell.source[:80]
+
+
+def long_texts(source):
+    """f-strings over more than one line: prose that belongs into reports."""
+    strings = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.JoinedStr)]
+    return [ast.unparse(node) for node in strings if node.end_lineno > node.lineno]
+
+
+def test_an_f_string_over_two_lines_is_found():
+    assert long_texts('print(\n    f"{1}"\n    f"{2}"\n)') == ["f'{1}{2}'"]
+    assert long_texts('print(f"{1}")\nprint(f"{2}")') == []
+
+
+def other_calls(source, reports):
+    """Calls in a cell that are none of `reports`, of reading a run's file or of displaying."""
+    calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    allowed = reports | {"display", "trainable_parameters", "share_in_4bit", "runs.read_json", "runs.read_jsonl"}
+    return [call for call in calls if call.split(".")[0] not in allowed and call not in allowed]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_that_only_speak_are_folded_and_do_nothing_else(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    imports = [node for cell in cells for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.ImportFrom)]
+    reports = {alias.name for node in imports if node.module == "llmft_helpers.reports" for alias in node.names}
+    folded = [cell for cell in cells if "hide-input" in cell.metadata.get("tags", [])]
+    assert len(folded) >= 5
+    for cell in folded:
+        assert cell.metadata["jupyter"] == {"source_hidden": True}
+        assert other_calls(cell.source, reports | {"reports"}) == [], cell.source[:80]
+
+
+def test_a_call_that_computes_is_found_in_a_folded_cell():
+    assert other_calls("say(sentences.training(fine_tune(model)))", {"say", "sentences"}) == ["fine_tune"]
+
+
+def test_reports_fold_the_source_of_cells_that_only_speak(tmp_path, outputs):
+    cells = [nbformat.v4.new_code_cell(f"print('out' 'put {name}')") for name in ("open", "folded")]
+    cells[1].metadata.tags = ["hide-input"]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "fold.ipynb")
+    page = notebooks.run_notebook(tmp_path / "fold.ipynb", load_profile("tiny"), "tiny").read_text(encoding="utf-8")
+    fold = re.findall(r'<details class="folded-source">.*?</details>', page, re.DOTALL)
+    assert len(fold) == 1 and "folded" in fold[0] and "output folded" not in fold[0] and "output open" in page
+    executed = nbformat.read(outputs / "tiny" / "reports" / "fold.ipynb", as_version=4)
+    assert executed.cells[1].outputs[0].text == "output folded\n"
+
+
+def test_plain_nbconvert_folds_the_same(tmp_path):
+    cell = nbformat.v4.new_code_cell("1", metadata={"tags": ["hide-input"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "fold.ipynb")
+    command = [
+        sys.executable,
+        "-m",
+        "nbconvert",
+        "--to",
+        "html",
+        "--output-dir",
+        str(tmp_path),
+        tmp_path / "fold.ipynb",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert '<details class="folded-source">' in (tmp_path / "fold.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["02_translation_lora", "03_leetcode_lora"])
 def test_a_run_that_fails_leaves_the_results_of_the_last_one_together(name):
-    """Manifest, adapter and metrics are written by one cell, after training: never one of them beside older others."""
+    """Manifest, adapter and metrics are written by one step, after training: never one of them beside older others."""
     cells = [c.source for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells if c.cell_type == "code"]
-    writes = ("manifest.json", "predictions.jsonl", "save_adapter(", "runs.save_metrics(", "write_model_card(")
-    places = {text: [i for i, cell in enumerate(cells) if text in cell] for text in writes}
-    (training,) = (i for i, cell in enumerate(cells) if "training.fine_tune(" in cell)
-    assert all(where == places["runs.save_metrics("] for where in places.values()), places
-    assert places["manifest.json"][0] > training
+    steps = [place for text in ("experiment.train(", "experiment.score_tuned(", "experiment.save(")
+             for place, cell in enumerate(cells) if text in cell]  # fmt: skip
+    assert len(steps) == 3 and steps == sorted(steps)
+    writes = re.compile(r"\.(write_json|write_jsonl|save_metrics|write_text|save_pretrained)\(|save_adapter\(")
+    assert not any(writes.search(cell) for cell in cells)
 
 
 def test_the_character_model_is_saved_together_with_its_scores():
     cells = [c.source for c in nbformat.read(ROOT / "notebooks" / "01_char_gpt.ipynb", 4).cells]
     (place,) = (i for i, cell in enumerate(cells) if "runs.save_metrics(" in cell)
-    assert [i for i, cell in enumerate(cells) if '    folder / "model.pt",' in cell] == [place]
+    assert [i for i, cell in enumerate(cells) if 'validation}, folder / "model.pt")' in cell] == [place]
 
 
 def test_a_failing_cell_is_shown_and_the_partial_copy_kept(profile, tmp_path, monkeypatch, outputs):
@@ -125,10 +202,73 @@ def test_a_kernel_that_dies_is_one_message_and_the_partial_copy_kept(profile, tm
     cells = [nbformat.v4.new_code_cell("print('so far')"), nbformat.v4.new_code_cell(dying)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "08_dying.ipynb")
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
-    with pytest.raises(UserError, match=r"08_dying.ipynb failed(.|\n)*Kernel died: most likely out of mem"):
+    with pytest.raises(
+        UserError, match=r"08_dying.ipynb failed \(its kernel died, most likely out of mem.* is .*ipynb$"
+    ):
         notebooks.run_notebook(tmp_path / "08_dying.ipynb", profile, "tiny")
     partial = outputs / "tiny" / "reports" / "08_dying.partial.ipynb"
     assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
+
+
+def test_after_a_failure_only_those_run_that_do_not_need_it(tmp_path, monkeypatch, capsys, outputs):
+    for name, code in (("01_a", "print(1)"), ("02_b", "1 / 0"), ("03_c", "print(3)"), ("04_d", "print(4)")):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    assert main(["run", "--profile", "tiny"]) != 0
+    shown = capsys.readouterr()
+    assert [Path(line).stem for line in shown.out.splitlines()] == ["01_a", "03_c"]
+    assert "02_b.ipynb failed" in shown.err and "ZeroDivisionError" in shown.err
+    assert "04_d.ipynb is left out: it reads the results of notebook 02" in shown.err
+    assert main(["run", "01", "04", "--profile", "tiny"]) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_notebook_is_one_line_and_the_partial_copy_kept(
+    number, tmp_path, monkeypatch, outputs, capsys, caplog
+):
+    """The cell sees a KeyboardInterrupt, as in JupyterLab, and its kernel ends."""
+    waiting = (
+        "import os, time\nprint('so far', flush=True)\nopen('pid', 'w').write(str(os.getpid()))\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    open('interrupted', 'w').close()\n    raise"
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(waiting)]), tmp_path / "07_waiting.ipynb")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+
+    def interrupt():
+        while not (tmp_path / "pid").is_file():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    assert command_line.main(["run", "07", "--profile", "tiny"]) == 128 + number
+    partial = outputs / "tiny" / "reports" / "07_waiting.partial.ipynb"
+    first = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{first}; the partial copy of 07_waiting.ipynb is {partial}; run again, training goes on where it was"
+    )
+    assert "so far" in nbformat.read(partial, as_version=4).cells[0].outputs[0].text
+    assert (tmp_path / "interrupted").is_file()
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    gc.collect()
+    assert caplog.text == ""  # no "Task was destroyed but it is pending!"
+
+
+def test_the_kernel_is_this_interpreters_whatever_is_called_python3(profile, tmp_path, monkeypatch):
+    spec = tmp_path / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    other = {"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(other))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    code = f"import sys\nassert sys.executable == {sys.executable!r}, sys.executable"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "06_own.ipynb")
+    assert notebooks.run_notebook(tmp_path / "06_own.ipynb", profile, "tiny").is_file()
+
+
+def test_without_notebooks_it_is_said_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=f"no notebooks in {tmp_path}: run it in a clone of the repository"):
+        notebooks.find_notebooks([])
 
 
 def test_a_report_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch, outputs):

@@ -76,7 +76,7 @@ def test_the_examples_load_and_find_files_of_their_columns_beside_them(name, tmp
     (example.parent / "leetcode_train.jsonl.gz").write_bytes(gzip.compress(json.dumps(problem).encode()))
     (example.parent / "leetcode_test.jsonl.gz").write_bytes(gzip.compress(json.dumps(problem).encode()))
     profile = load_profile(str(example))
-    assert profile.name == name and profile.model.name == "embedded"
+    assert profile.name == name and profile.model.name == "smollm2-135m-instruct"
     for source in profile.translation.sources:
         assert Path(source.path).parent == example.parent and source.licence != "unknown"
         [(_, row)] = read_source(source, PAIR_COLUMNS)

@@ -7,6 +7,7 @@ from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask, few_shot_p
 ROW = {"es": "¿Qué hora es?", "en": "What time is it?"}
 PROBLEM = {
     "problem_description": "Return the sum of nums.\n\nExample 1:\n\nInput: nums = [1]\nOutput: 1",
+    "entry_point": "total",
     "starter_code": "class Solution:\n    def total(self, nums: List[int]) -> int:\n",
     "completion": "class Solution:\n    def total(self, nums: List[int]) -> int:\n        return sum(nums)\n",
 }
@@ -33,22 +34,42 @@ def test_both_directions_train_both_ways_and_ask_for_english():
     assert few_shot_prompt(task, ROW, [ROW]) == few_shot_prompt(TranslationTask("es-en"), ROW, [ROW])
 
 
-def test_problem_prompt_leaves_the_examples_and_the_solution_out():
+def test_a_problem_is_asked_as_unfinished_code_and_answered_by_the_body():
     row = training_rows(LeetcodeTask(), [PROBLEM])[0]
-    assert "Example" not in row["prompt"] and "sum(nums)" not in row["prompt"]
-    assert row["prompt"].endswith("# Solution") and "Return the sum of nums." in row["prompt"]
-    assert row["completion"] == "\n" + PROBLEM["completion"].strip()
+    assert row["prompt"] == (
+        "class Solution:\n    def total(self, nums: List[int]) -> int:\n"
+        '        """\n        Return the sum of nums.\n        """'
+    )
+    assert row["completion"] == "\n        return sum(nums)"
+
+
+def test_an_answer_goes_back_under_its_signature_unless_it_is_a_program_itself():
+    task, whole = LeetcodeTask(), PROBLEM["completion"].strip()
+    assert task.program(PROBLEM, "\n        return sum(nums)\n") == whole
+    assert task.program(PROBLEM, f"\n{whole}\n") == whole
+    assert task.program(PROBLEM, f"Here it is:\n```python\n{whole}\n```") == f"Here it is:\n```python\n{whole}\n```"
+
+
+def test_a_reference_that_does_not_fit_its_signature_is_asked_for_as_a_whole():
+    row = PROBLEM | {"completion": "class Solution:\n    def total(self, numbers):\n        return sum(numbers)"}
+    asked = training_rows(LeetcodeTask(), [row])[0]
+    assert asked["prompt"].startswith('"""\nReturn the sum of nums.\n\nclass Solution:') and asked["prompt"].endswith(
+        '"""'
+    )
+    assert asked["completion"] == "\n" + row["completion"]
+    assert LeetcodeTask().program(row, asked["completion"]) == row["completion"]
 
 
 @pytest.mark.parametrize("task", [TranslationTask(), LeetcodeTask()])
-def test_cut_between_prompt_and_completion_is_a_token_boundary(task):
+@pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m-instruct"])
+def test_cut_between_prompt_and_completion_is_a_token_boundary(task, name):
     from llmft_helpers.models.embedded import embedded_model
     from llmft_helpers.runs import cache_dir
 
     transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model(cache_dir()))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded_model(name, cache_dir()))
     row = training_rows(task, [ROW | PROBLEM])[0]
-    apart = tokenizer(row["prompt"]).input_ids + tokenizer(row["completion"]).input_ids
+    apart = tokenizer(row["prompt"]).input_ids + tokenizer(row["completion"], add_special_tokens=False).input_ids
     assert apart == tokenizer(row["prompt"] + row["completion"]).input_ids
 
 

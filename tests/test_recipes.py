@@ -16,7 +16,7 @@ import unsloth  # noqa: E402, F401  before any argument is made: it lets bfloat1
 @pytest.mark.parametrize("name", ["ours", "int8", "plain", "vendor"])
 def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_path):
     recipe = recipes.Recipe.__new__(recipes.Recipe)  # no model is loaded
-    recipe.name, recipe.sizes, recipe.seed = name, {"log_every": 3}, 5
+    recipe.name, recipe.checkpointing, recipe.sizes, recipe.seed = name, False, {"log_every": 3}, 5
     ours = name in ("ours", "int8")
     arguments = recipe.arguments(48, 5, str(tmp_path), packing)
     arguments._validate_args()  # also what was set after construction
@@ -31,7 +31,6 @@ def test_arguments_train_alone_and_on_as_many_rows_a_step(name, packing, tmp_pat
     if ours and packing:  # the rows are MAX_LENGTH tokens long, and fewer than `steps` counted
         assert arguments.packing == torch.cuda.is_available()  # Unsloth turns it off on a CPU
         assert rows == 2 and arguments.max_steps == -1 and arguments.num_train_epochs == 1
-        assert arguments.train_sampling_strategy == "random"
     elif ours:
         assert not arguments.packing and rows == 48 and arguments.max_steps == 5
     else:

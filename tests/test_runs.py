@@ -4,9 +4,13 @@ import ctypes
 import json
 import os
 import resource
+import socket
+import stat
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +56,127 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=runs.ROOT, check=False)
     assert done.returncode == 9
     assert runs.read_jsonl(path) == [{"n": 1}]
+
+
+def test_a_pipe_is_written_through(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text(encoding="utf-8")), daemon=True)
+    reader.start()
+    runs.write_text(pipe, "año\n")
+    reader.join(10)
+    assert read == ["año\n"] and stat.S_ISFIFO(pipe.lstat().st_mode) and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_device_is_written_through():
+    terminal, other = os.openpty()
+    name = Path(os.ttyname(other))
+    runs.write_text(name, "año\n")
+    assert os.read(terminal, 100).decode() == "año\r\n" and name.is_char_device()
+    os.close(terminal)
+    os.close(other)
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_standard_output_by_name_goes_on_where_it_was(name, tmp_path):
+    """Also where it is a file: a rename, or an opening of its own, would drop what stands before or comes after.
+
+    /dev/stdout is such a link; here it is one of our own, for a fault run by root would replace the system's.
+    """
+    if name == "link":
+        (tmp_path / name).symlink_to("/proc/self/fd/1")
+    program = (
+        "import pathlib, sys\nfrom llmft_helpers import runs\nprint('before', flush=True)\n"
+        "runs.write_text(pathlib.Path(sys.argv[1]), 'between\\n')\nprint('after')"
+    )
+    with (tmp_path / "out.txt").open("w") as out:
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / name)], cwd=runs.ROOT, stdout=out, check=True, timeout=60
+        )
+    assert (tmp_path / "out.txt").read_text() == "before\nbetween\nafter\n"
+
+
+def test_process_substitution_is_written_through(tmp_path):
+    program = (
+        "import pathlib, sys; from llmft_helpers import runs; runs.write_text(pathlib.Path(sys.argv[1]), 'a\\nb\\n')"
+    )
+    line = 'exec 3>&1; "$1" -c "$2" >(tail -n 1 >&3) | cat'
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", sys.executable, program], cwd=runs.ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "b\n" and not done.stderr
+
+
+def test_a_link_stays_and_its_file_gets_the_text(tmp_path):
+    (tmp_path / "far").mkdir()
+    for name in ("old.txt", "new.txt"):
+        (tmp_path / name).symlink_to(Path("far") / name)
+    (tmp_path / "far" / "old.txt").write_text("old")
+    for name in ("old.txt", "new.txt"):  # the second leads nowhere yet
+        runs.write_text(tmp_path / name, "text")
+        assert (tmp_path / name).is_symlink() and (tmp_path / "far" / name).read_text() == "text"
+    assert sorted(os.listdir(tmp_path / "far")) == ["new.txt", "old.txt"]
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_follows_the_umask(tmp_path):
+    path = tmp_path / "secret.txt"
+    path.touch()
+    path.chmod(0o640)
+    runs.write_text(path, "text")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640 and path.read_text() == "text"
+    before = os.umask(0o027)
+    try:
+        runs.write_text(tmp_path / "new.txt", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new.txt").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files away")
+def test_a_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "theirs.txt"
+    path.touch()
+    os.chown(path, 1234, 4321)
+    runs.write_text(path, "text")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+
+
+@pytest.mark.parametrize("kind", ["folder", "socket"])
+def test_what_cannot_be_written_to_is_named_and_stays(kind, tmp_path):
+    path = tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+    else:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+    before = path.stat().st_mode
+    with pytest.raises(UserError, match=f"cannot write {path}: "):
+        runs.write_text(path, "text")
+    assert path.stat().st_mode == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_replaced_may_be_a_link_and_is_never_missing(tmp_path, monkeypatch):
+    (tmp_path / "disk" / "adapter").mkdir(parents=True)
+    (tmp_path / "disk" / "adapter" / "old").touch()
+    (tmp_path / "adapter").symlink_to(tmp_path / "disk" / "adapter")
+
+    with runs.whole_folder(tmp_path / "adapter") as partial:
+        (partial / "new").touch()
+    assert (tmp_path / "adapter").is_symlink() and os.listdir(tmp_path / "disk" / "adapter") == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["adapter", "disk"] and os.listdir(tmp_path / "disk") == ["adapter"]
+
+    replace = os.replace
+
+    def refuse(source, target):
+        if Path(source).suffix == ".part":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="No space left"), runs.whole_folder(tmp_path / "adapter") as partial:
+        (partial / "newer").touch()
+    assert os.listdir(tmp_path / "disk" / "adapter") == ["new"] and os.listdir(tmp_path / "disk") == ["adapter"]
 
 
 def test_rows_survive_the_round_trip(tmp_path):
@@ -160,10 +285,67 @@ def test_provenance_says_what_ran(profile):
     json.dumps(facts, allow_nan=False)
 
 
-def test_a_relative_outputs_folder_is_the_same_one_from_everywhere(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("value", "folder"),
+    [("", runs.ROOT / "outputs"), (" ", runs.ROOT / "outputs"), ("~/out", Path.home() / "out"), ("/a/b", Path("/a/b")),
+     ("out", runs.ROOT / "out"), ("~nobody-of-that-name/out", runs.ROOT / "~nobody-of-that-name" / "out")],
+)  # fmt: skip
+def test_outputs_are_the_same_folder_from_everywhere(value, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LLMFT_OUTPUTS", "out")
-    assert runs.outputs_root() == tmp_path / "out"
+    monkeypatch.setenv("LLMFT_OUTPUTS", value)
+    assert runs.outputs_root() == folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@b")
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_is_that_of_the_suites_own_repository(tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    (copy / "outputs").mkdir(parents=True)
+    (copy / "code.py").write_text("1\n")
+    monkeypatch.setattr(runs, "ROOT", copy)
+    assert runs.git_commit() is None
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "the parent's")
+    assert runs.git_commit() is None  # a copy inside another repository
+
+    git(copy, "init")
+    git(copy, "add", ".")
+    git(copy, "commit", "-m", "ours")
+    ours = git(copy, "rev-parse", "--short", "HEAD")
+    assert runs.git_commit() == ours
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as in a hook of the parent
+    assert runs.git_commit() == ours
+    (copy / "code.py").write_text("2\n")
+    assert runs.git_commit() == f"{ours}+"
+
+
+def test_a_second_run_on_the_same_outputs_is_refused_with_the_number_of_the_first(profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
+    program = (
+        "import sys; from llmft_helpers import runs; from llmft_helpers.profiles import load_profile\n"
+        "with runs.only_run(load_profile('tiny')):\n    print('in', flush=True); sys.stdin.read()"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=runs.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "in\n"
+    said = f"process {first.pid} is writing to {tmp_path / 'tiny'}: "
+    with pytest.raises(UserError, match=said), runs.only_run(profile):
+        pass
+    with pytest.raises(UserError, match=said), runs.only_run(profile):  # the refused one changed nothing
+        pass
+    with runs.only_run(replace(profile, name="other")):
+        pass
+    first.kill()
+    first.communicate()
+    for _ in range(2):
+        with runs.only_run(profile):
+            assert (tmp_path / "tiny" / ".lock").read_text() == str(os.getpid())
 
 
 def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
 from llmft_helpers.profiles import TrainSettings, load_profile
 from llmft_helpers.runs import ROOT, cache_dir, write_json
-from llmft_helpers.training import delete_checkpoints
+from llmft_helpers.training import delete_checkpoints, mask_check
 from llmft_helpers.training import fine_tuning as training
 
 SETTINGS = TrainSettings(epochs=2.0, learning_rate=5e-3, batch_size=2, evaluations=2)
@@ -246,6 +246,20 @@ def test_a_full_disk_while_a_checkpoint_is_written_is_one_line(fresh, profile, r
     trainer.add_callback(Full())
     with pytest.raises(UserError, match="cannot write a checkpoint in .*: free some space and run again"):
         training.fine_tune(trainer)
+
+
+def test_the_mask_check_shows_whole_examples_padded_or_one_after_the_other(fresh, profile, rows, tmp_path):
+    trainer = make(fresh, profile, rows, tmp_path)
+    padded = next(iter(trainer.get_train_dataloader()))
+    shown = mask_check(trainer, 2).splitlines()
+    scored = {repr(row["completion"] + "<end>"): row for row in rows}
+    assert len(scored.keys() & shown) == 2 and "<pad>" not in "".join(shown)
+    kept = padded["attention_mask"].bool()
+    lengths = kept.sum(1)
+    flat = {"input_ids": padded["input_ids"][kept][None], "labels": padded["labels"][kept][None]}
+    filled = {name: torch.nn.functional.pad(values, (0, 3)) for name, values in flat.items()}
+    trainer.get_train_dataloader = lambda: [filled | {"packed_seq_lengths": lengths}]
+    assert mask_check(trainer, 2).splitlines() == shown
 
 
 def test_prompt_tokens_are_scored_on_demand(fresh, profile, rows, tmp_path):

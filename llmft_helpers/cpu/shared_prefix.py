@@ -4,6 +4,9 @@ import os
 
 import torch
 
+from ..device import has_card
+from .cache import roomy_cache
+
 WORTH = 32  # tokens: fewer are read faster with their rows than in a call of their own
 
 
@@ -20,8 +23,9 @@ def read_shared_prefix(model, rows: list[list[int]], at_most: int):
     keeps a cache of its own.
     """
     length = min(len(os.path.commonprefix(rows)), at_most)
-    if len(rows) == 1 or length < WORTH or model.device.type != "cpu":
+    if len(rows) == 1 or length < WORTH or has_card():
         return 0, None
-    cache = causal_lm(model).model(input_ids=torch.tensor([rows[0][:length]]), use_cache=True).past_key_values
+    cache = roomy_cache()
+    causal_lm(model).model(input_ids=torch.tensor([rows[0][:length]]), past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(len(rows))
     return length, cache

@@ -1,4 +1,4 @@
-"""A frozen 4-bit Llama on a CPU, without the work that repeats.
+"""A frozen 4-bit Llama or Gemma 3 on a CPU, without the work that repeats.
 
 bitsandbytes unpacks every NF4 weight again in each forward and backward pass. Here the weights are unpacked once (the
 same values, two or four bytes a weight), and norms, attention and gated layers are computed in few passes over memory.
@@ -11,7 +11,18 @@ import torch
 import torch.nn.functional as F
 
 from .attention import attention_class
+from .norms import FrozenNorm, norm_weight
 from .products import join, products
+
+MODEL_TYPES = ("llama", "gemma3_text")
+SOFT_CAP = "attn_logit_softcapping"  # of Gemma 2's attention
+ACTIVATIONS = {  # name in the configuration: function, and its derivative times a gradient
+    "silu": (F.silu, torch.ops.aten.silu_backward.grad_input),
+    "gelu_pytorch_tanh": (
+        functools.partial(F.gelu, approximate="tanh"),
+        functools.partial(torch.ops.aten.gelu_backward.grad_input, approximate="tanh"),
+    ),
+}
 
 
 def speed_up(model) -> None:
@@ -22,21 +33,32 @@ def speed_up(model) -> None:
         dense = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         layer.register_buffer("dense", dense.to(layer.compute_dtype or dense.dtype), persistent=False)
         layer.__class__ = _unpacked_class()
-    if model.config.model_type == "llama":
-        _speed_up_llama(model)
+    if model.config.model_type in MODEL_TYPES:
+        _speed_up_layers(model)
+        speed_up_loss(model)
     # The head gets the last positions as a strided slice, for which torch copies the head's weight once a row.
     model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
 
 
-def _speed_up_llama(model) -> None:
+def speed_up_loss(model) -> None:
+    """Logits of completions alone, in chunks, without what only TRL's log needs: Unsloth does so for a Llama, and
+    Gemma 3's head is as plain."""
+    from unsloth_zoo.cpu import ops
+
+    ops._CHUNKED_CE_MODEL_TYPES |= set(MODEL_TYPES)
+    ops.patch_chunked_causal_lm_loss(model)
+
+
+def _speed_up_layers(model) -> None:
+    """One short cut for each kind of layer; what differs between families is an argument of it."""
     for module in list(model.modules()):
-        name = type(module).__name__
-        if name == "LlamaRMSNorm":
-            module.__class__ = _frozen_norm_class()
-        elif name == "LlamaAttention" and not model.config.attention_bias:
-            _share_input(module, attention_class(), module.q_proj, module.k_proj, module.v_proj)
-        elif name == "LlamaMLP" and not model.config.mlp_bias and model.config.hidden_act == "silu":
-            _share_input(module, _gated_class(), module.gate_proj, module.up_proj)
+        kind = type(module).__name__.removeprefix("Llama").removeprefix("Gemma3")
+        if kind == "RMSNorm":
+            module.__class__ = _frozen_norm_class(type(module))
+        elif kind == "Attention" and not model.config.attention_bias and not getattr(module, SOFT_CAP, None):
+            _share_input(module, attention_class(type(module)), module.q_proj, module.k_proj, module.v_proj)
+        elif kind == "MLP" and module.gate_proj.bias is None and activation_name(model.config) in ACTIVATIONS:
+            _share_input(module, _gated_class(type(module)), module.gate_proj, module.up_proj)
 
 
 def _share_input(module, short_cut, *layers) -> None:
@@ -44,67 +66,52 @@ def _share_input(module, short_cut, *layers) -> None:
     module.__class__ = short_cut
 
 
+def activation_name(config) -> str:
+    return getattr(config, "hidden_activation", None) or config.hidden_act
+
+
 class GatedUnit(torch.autograd.Function):
-    """silu(g) u for g and u side by side: (..., 2 M) -> (..., M); arXiv 2002.05202."""
+    """f(g) u for g and u side by side, f one of ACTIVATIONS: (..., 2 M) -> (..., M); arXiv 2002.05202."""
 
     @staticmethod
-    def forward(ctx, joined):
+    def forward(ctx, joined, activation):
         ctx.save_for_backward(joined)
+        ctx.activation = activation
         gate, up = joined.chunk(2, -1)  # (..., M)
-        return F.silu(gate).mul_(up)
+        return ACTIVATIONS[activation][0](gate).mul_(up)
 
     @staticmethod
     def backward(ctx, grad):
         (joined,) = ctx.saved_tensors
+        function, derivative = ACTIVATIONS[ctx.activation]
         gate, up = joined.chunk(2, -1)  # (..., M)
         grad_joined = torch.empty_like(joined)
         grad_gate, grad_up = grad_joined.chunk(2, -1)
-        torch.mul(grad, F.silu(gate), out=grad_up)
-        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
-        return grad_joined
-
-
-class FrozenNorm(torch.autograd.Function):
-    """w x / sqrt(mean(x^2) + eps) for a frozen w: (..., C) -> (..., C), in float32 inside; arXiv 1910.07467."""
-
-    @staticmethod
-    def forward(ctx, x, weight, eps):
-        wide = x.to(torch.float32, copy=True)
-        scale = torch.rsqrt(torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.size(-1) + eps)  # (..., 1)
-        ctx.save_for_backward(x, weight, scale)
-        return wide.mul_(scale).to(x.dtype).mul_(weight)
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, weight, scale = ctx.saved_tensors
-        inner, wide = (grad * weight).float(), x.float()
-        along = torch.linalg.vecdot(inner, wide).unsqueeze(-1) * scale.pow(3) / -x.size(-1)  # (..., 1)
-        return inner.mul_(scale).addcmul_(wide, along).to(x.dtype), None, None
+        torch.mul(grad, function(gate), out=grad_up)
+        derivative(grad * up, gate, grad_input=grad_gate)
+        return grad_joined, None
 
 
 @functools.cache
-def _frozen_norm_class():
-    from transformers.models.llama.modeling_llama import LlamaRMSNorm
-
-    class Norm(LlamaRMSNorm):
+def _frozen_norm_class(library_class):
+    class Norm(library_class):
         def forward(self, x):  # (..., C)
             if self.weight.requires_grad:
                 return super().forward(x)
-            return FrozenNorm.apply(x, self.weight, self.variance_epsilon)  # (..., C)
+            return FrozenNorm.apply(x, *norm_weight(self))  # (..., C)
 
-    Norm.__name__ = LlamaRMSNorm.__name__
+    Norm.__name__ = library_class.__name__
     return Norm
 
 
 @functools.cache
-def _gated_class():
-    from transformers.models.llama.modeling_llama import LlamaMLP
-
-    class Gated(LlamaMLP):
+def _gated_class(library_class):
+    class Gated(library_class):
         def forward(self, x):  # (..., K)
-            return self.down_proj(GatedUnit.apply(products(x, self.joined, self.gate_proj, self.up_proj)))  # (..., K)
+            joined = products(x, self.joined, self.gate_proj, self.up_proj)
+            return self.down_proj(GatedUnit.apply(joined, activation_name(self.config)))  # (..., K)
 
-    Gated.__name__ = LlamaMLP.__name__
+    Gated.__name__ = library_class.__name__
     return Gated
 
 

@@ -4,7 +4,10 @@ A prompt ends without white space and the completion starts with it, so that tok
 gives the tokens of the whole.
 """
 
+import re
 from dataclasses import dataclass
+
+from . import method_bodies
 
 LANGUAGES = {"es": "Spanish", "en": "English"}
 
@@ -45,15 +48,22 @@ class TranslationTask:
 
 @dataclass(frozen=True)
 class LeetcodeTask:
-    """Statement without its examples and the starter code in, the whole solution out."""
+    """Unfinished code in, its rest out: signature and statement (as docstring, without its examples), then the body.
+
+    A starter that is no single open method is named in a docstring of its own, and the whole solution is asked for.
+    """
 
     name = "leetcode"
-    # A base model that goes on to invent the next problem has ended its answer.
-    stop = ("\n# Problem", "\nProblem:")
+    # A base model that goes on to the next program has ended its answer.
+    stop = ("\nclass ", "\nif __name__", "\nprint(", "\n#", "\n```", '\n"""', "\nassert ")
 
     def prompt(self, row: dict) -> str:
-        starter = row["starter_code"].strip()
-        return f"# Problem\n{self.statement(row)}\n\n# Starter code\n{starter}\n\n# Solution"
+        head = method_bodies.signature(row["starter_code"])
+        if head is None or self._whole(row):
+            text = f"{self.statement(row)}\n\n{row['starter_code'].strip()}"
+            return method_bodies.docstring(text, "")
+        starter, indent = head
+        return f"{starter}\n{method_bodies.docstring(self.statement(row), indent)}"
 
     @staticmethod
     def statement(row: dict) -> str:
@@ -64,10 +74,22 @@ class LeetcodeTask:
         return (self,)
 
     def completion(self, row: dict) -> str:
-        return f"\n{row['completion'].strip()}"
+        return "\n" + (row["completion"].strip() if self._whole(row) else self._body(row))
 
-    def answer(self, generated: str) -> str:
-        return generated.strip("\n").rstrip()
+    def program(self, row: dict, generated: str) -> str:
+        """The answer as it can run: what a model wrote under the signature, or the whole program if it wrote one."""
+        answer = generated.strip("\n").rstrip()
+        head = method_bodies.signature(row["starter_code"])
+        if head is None or self._whole(row) or re.search(r"```|^class Solution\b", answer, re.MULTILINE):
+            return answer
+        return f"{head[0]}\n{answer}"
+
+    def _body(self, row: dict) -> str | None:
+        return method_bodies.body(row["starter_code"], row["completion"], row["entry_point"])
+
+    def _whole(self, row: dict) -> bool:
+        """Whether the row has a reference that does not fit under its signature; a problem to solve has none."""
+        return "completion" in row and self._body(row) is None
 
 
 Task = TranslationTask | LeetcodeTask

@@ -2,25 +2,28 @@
 
 import os
 import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
+from ..device import has_card
 from ..profiles import Profile
-from .findings import Finding
+from .findings import Finding, probed
+from .memory import memory_finding
 
 MODEL_DISK_GB = 4  # Llama 3.2 1B in 16 bits and the corpora of profile full
-CARD_MEMORY_GB = 26  # profile full without gradient checkpointing, by calculation
 
 
 def gpu_findings() -> list[Finding]:
-    """Driver and memory of the card; nothing where torch is a CPU build and no card is there."""
+    """Driver, memory and compiler of the card; nothing where torch is a CPU build and no card is there."""
     import torch
 
     if torch.cuda.is_available():
         free, total = (value / 1e9 for value in torch.cuda.mem_get_info())
-        small = "" if total >= CARD_MEMORY_GB else "set lora.gradient_checkpointing = true in a copy of the profile"
-        if total >= CARD_MEMORY_GB > free:
-            small = "another program holds memory of the card: end it (nvidia-smi lists them)"
-        return [Finding("GPU memory free", f"{free:.1f} of {total:.1f} GB, {torch.cuda.device_count()} card(s)", small)]
+        return [
+            Finding("GPU memory free", f"{free:.1f} of {total:.1f} GB, {torch.cuda.device_count()} card(s)"),
+            _compiler(),
+        ]
     if torch.version.cuda is None:
         if shutil.which("nvidia-smi") is None:
             return []
@@ -34,12 +37,26 @@ def gpu_findings() -> list[Finding]:
     return [Finding("CUDA", f"built for {torch.version.cuda}, no usable device", advice)]
 
 
+def _compiler() -> Finding:
+    """Triton compiles its launchers with a C compiler and Python's headers at the first forward pass."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    missing = [name for name, there in (("C compiler", compiler), ("Python.h", headers.is_file())) if not there]
+    if not missing:
+        return Finding("compiler for Triton", f"{compiler}, {headers}")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    advice = f"without it the first forward pass fails: apt-get install gcc {version}-dev, or your system's like"
+    return Finding("compiler for Triton", f"no {' and no '.join(missing)}", advice)
+
+
 def profile_findings(profile: Profile) -> list[Finding]:
-    """Access to the profile's model and room for its files; nothing for a model that is made or local."""
-    name = profile.model.name
-    if name in ("embedded", "random") or Path(name).is_dir():
-        return []
-    return [_access(name), _hub_disk()]
+    """Access to the model, room for its files and, on a card, memory for its training; nothing for one that is made."""
+    reach = []
+    if not profile.model.is_local:
+        access = probed("model access", lambda: _access(profile.model.name))
+        reach = [*access, *probed("disk free for the hub", _hub_disk)]
+    made = profile.model.is_local and not Path(profile.model.name).is_dir()
+    return reach if made or not has_card() else [*reach, *probed("memory", lambda: memory_finding(profile))]
 
 
 def _access(name: str) -> Finding:

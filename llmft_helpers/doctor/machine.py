@@ -1,16 +1,17 @@
 """What this machine can do, and one line of advice for each thing that is missing."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
 import shutil
 
 from ..device import device_description
-from ..errors import UserError
+from ..errors import UserError, reason
 from ..profiles import load_profile
 from ..runs import PINNED, ROOT, outputs_root
-from .findings import Finding
+from .findings import Finding, probed
 from .gpu import gpu_findings, profile_findings
 
 FREE_DISK_GB = 3
@@ -18,11 +19,14 @@ FREE_MEMORY_GB = 7
 
 
 def examine(profile_name: str | None = None) -> list[Finding]:
-    """Findings in reading order; what is missing is a finding, as long as this module itself can be imported."""
-    return [
-        _python(), *_versions(), _device(), *gpu_findings(), _four_bit(), _memory(), _disk(), _embedded(), _hub(),
-        _isolation(), *_profile(profile_name),
-    ]  # fmt: skip
+    """Findings in reading order; what is missing or broken is a finding, as long as this module can be imported."""
+    probes = {
+        "Python": _python, "packages": _versions, "device": _device, "GPU": gpu_findings, "4-bit (NF4)": _four_bit,
+        "memory available": _memory, "disk free": _disk, "embedded model": _embedded, "model hub": _hub,
+        "grading isolation": _isolation, "solutions' packages": _solution_packages,
+        "profile": lambda: _profile(profile_name),
+    }  # fmt: skip
+    return [finding for name, probe in probes.items() for finding in probed(name, probe)]
 
 
 def _python() -> Finding:
@@ -30,29 +34,25 @@ def _python() -> Finding:
 
 
 def _versions() -> list[Finding]:
-    pins = {}
+    pins, findings = {}, []
     for name in ("requirements.txt", "requirements-nodeps.txt"):
-        pins |= dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
-    findings = []
-    for package in PINNED:
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+        if (ROOT / name).is_file():
+            pins |= dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
+        else:
             findings.append(
-                Finding(
-                    package,
-                    "not installed",
-                    "pip install -r requirements.txt, then requirements-nodeps.txt with --no-deps",
-                )
+                Finding(name, f"not in {ROOT}", "versions are not compared: run in a clone of the repository")
             )
-            continue
-        advice = (
-            ""
-            if version.split("+")[0] == pins[package]
-            else f"tested with {pins[package]}: pip install {package}=={pins[package]}"
-        )
-        findings.append(Finding(package, version, advice))
-    return findings
+    return findings + [_version(package, pins.get(package)) for package in PINNED]
+
+
+def _version(package: str, pin: str | None) -> Finding:
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        advice = "pip install -r requirements.txt, then requirements-nodeps.txt with --no-deps"
+        return Finding(package, "not installed", advice)
+    tested = pin is None or version.split("+")[0] == pin
+    return Finding(package, version, "" if tested else f"tested with {pin}: pip install {package}=={pin}")
 
 
 def _device() -> Finding:
@@ -107,6 +107,8 @@ def _disk() -> Finding:
     folder = outputs_root()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free / 1e9
+    if not os.access(existing, os.W_OK):
+        return Finding("disk free", f"{existing} is not yours to write to", "set LLMFT_OUTPUTS to a folder of your own")
     return Finding(
         "disk free",
         f"{free:.1f} GB",
@@ -114,13 +116,18 @@ def _disk() -> Finding:
     )
 
 
-def _embedded() -> Finding:
-    from ..models.embedded import gguf_file
+def _embedded() -> list[Finding]:
+    from ..models.embedded import EMBEDDED, files_of
 
-    try:
-        return Finding("embedded model", gguf_file().name)
-    except UserError as error:
-        return Finding("embedded model", "missing", str(error))
+    findings = []
+    for name, one in EMBEDDED.items():
+        try:
+            files_of(one, one.parts)
+            (text,) = files_of(one, one.terms_file)
+            findings.append(Finding("embedded model", f"{name}, under {one.terms}: {text}"))
+        except UserError as error:
+            findings.append(Finding("embedded model", f"{name} is missing", str(error)))
+    return findings
 
 
 def _hub() -> Finding:
@@ -129,6 +136,9 @@ def _hub() -> Finding:
 
     try:
         httpx.head(ENDPOINT, timeout=4, follow_redirects=True)
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError, ImportError) as error:
+        value = f"{ENDPOINT} cannot be asked ({reason(error)})"
+        return Finding("model hub", value, "correct or unset HF_ENDPOINT, ALL_PROXY and HTTPS_PROXY")
     except httpx.HTTPError as error:
         return Finding(
             "model hub",
@@ -142,6 +152,17 @@ def _isolation() -> Finding:
     from ..grading.execution import isolation_level
 
     return Finding("grading isolation", isolation_level())
+
+
+def _solution_packages() -> Finding:
+    from ..grading.sandbox import PACKAGES
+
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return Finding(
+        "solutions may import",
+        "the standard library, " + ", ".join(name for name in PACKAGES if name not in missing),
+        f"LeetCode offers {' and '.join(missing)}, too: pip install {' '.join(missing)}" if missing else "",
+    )
 
 
 def _profile(name: str | None) -> list[Finding]:

@@ -4,5 +4,6 @@
 """
 
 from .execution import grade, isolation_level
+from .references import Fault, reference_faults
 
-__all__ = ["grade", "isolation_level"]
+__all__ = ["Fault", "grade", "isolation_level", "reference_faults"]

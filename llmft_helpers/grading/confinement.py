@@ -6,12 +6,14 @@ Landlock: https://docs.kernel.org/userspace-api/landlock.html; namespaces: man 7
 
 import builtins
 import ctypes
+import math
 import os
 import resource
 import signal
 import stat
 import struct
 import sys
+import time
 import types
 
 __builtins__ = dict(vars(builtins))  # the functions below keep these when a solution patches `builtins`
@@ -27,6 +29,7 @@ UNSAFE = ("os.", "shutil.", "socket.", "subprocess.", "tempfile.", "signal.", "p
           "syslog.", "ctypes.dlsym", "ctypes.call_function", "ctypes.string_at", "ctypes.cdata",
           "ctypes.addressof", "sys.addaudithook")  # fmt: skip
 HARMLESS = ("os.listdir", "os.scandir", "os.putenv", "os.unsetenv")
+LOCAL_SOCKET = 1  # AF_UNIX
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -45,6 +48,8 @@ def audit_hook(send: types.MethodType, readable: list[str]) -> types.FunctionTyp
             what = f"open {path!r}"
         elif not event.startswith(UNSAFE) or event in HARMLESS:
             return
+        elif event == "socket.__new__" and args[1] == LOCAL_SOCKET:
+            return  # asyncio wakes itself through a pair of them; to connect, bind or send is an event of its own
         else:
             what = event
         caller = frame(1)
@@ -71,7 +76,7 @@ def readable_paths(packages: list[str]) -> list[str]:
 def _limit(cpu: int, memory: int, processes: bool) -> None:
     """Resource limits (seconds, bytes); a hard limit cannot be raised again without privileges."""
     limits = {
-        resource.RLIMIT_CPU: (cpu, cpu),  # soft = hard: SIGKILL, which cannot be handled
+        resource.RLIMIT_CPU: (cpu, cpu),  # soft = hard: SIGKILL, which cannot be handled; `limit_call` lowers the soft
         resource.RLIMIT_FSIZE: (0, 0),
         resource.RLIMIT_NOFILE: (64, 64),
         resource.RLIMIT_CORE: (0, 0),
@@ -85,6 +90,13 @@ def _limit(cpu: int, memory: int, processes: bool) -> None:
             resource.setrlimit(name, (soft, hard))
         except (OSError, ValueError):  # macOS refuses some; a lower hard limit may be in force already
             continue
+
+
+def limit_call(seconds: float) -> None:
+    """From here, so many seconds of CPU time (a little less to one more) until SIGXCPU."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = math.ceil(time.process_time() + seconds - 0.1)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard < 0 else min(soft, hard), hard))
 
 
 def _landlock(libc: ctypes.CDLL, paths: list[str], listed: list[str]) -> None:
@@ -146,6 +158,8 @@ def confine(config: dict, libc: ctypes.CDLL | None, paths: list[str]) -> None:
     os.chdir(config["folder"])
     _limit(config["cpu"], config["memory"], "processes" not in without)
     if libc:
+        # The first process of a namespace is spared signals without a handler: this one needs no interpreter.
+        libc.signal(signal.SIGXCPU, ctypes.cast(libc._exit, ctypes.c_void_p))
         libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
         if "landlock" not in without:
             _landlock(libc, paths, [os.path.dirname(os.__file__), *filter(os.path.isdir, sys.path)])
@@ -167,5 +181,7 @@ def supervise(inner: int, cpu: int) -> int:
             os.kill(int(pid), signal.SIGKILL)
             os.waitpid(int(pid), 0)
     if not os.WIFSIGNALED(status):
-        return min(os.waitstatus_to_exitcode(status), TIMED_OUT - 1)
-    return TIMED_OUT if usage.ru_utime + usage.ru_stime > cpu - 0.1 else 128 + os.WTERMSIG(status)
+        code = os.waitstatus_to_exitcode(status)
+        return TIMED_OUT if code == signal.SIGXCPU else min(code, TIMED_OUT - 1)
+    out_of_time = os.WTERMSIG(status) == signal.SIGXCPU or usage.ru_utime + usage.ru_stime > 0.9 * cpu
+    return TIMED_OUT if out_of_time else 128 + os.WTERMSIG(status)

@@ -18,40 +18,24 @@ open to the user; where namespaces are missing too and we are not root, the memo
 restricts ptrace) and signal it. macOS does not enforce the memory limit and has none of the Linux layers.
 """
 
-import ast
 import functools
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..errors import UserError
 from .comparison import COMPARE
-from .sandbox import Stopped, Worker, printable
-from .values import encode
+from .problems import Problem, read_problem
+from .sandbox import Limits, Stopped, Worker, printable
 
 VERDICTS = ("passed", "wrong", "error", "timeout", "memory", "unsafe")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A row of any of the three shapes, taken apart."""
-
-    task_id: str
-    entry: str  # "Solution.twoSum" (a class is demanded) or "twoSum"
-    setup: str  # source that both the solution and the tests see
-    prelude: bool  # LeetCode's imports are provided
-    cases: tuple[dict, ...] = ()  # {"args", "expected"}
-    compare: str = "exact"
-    check: str = ""  # source with every test in its own `with __test__(number):`
-    labels: tuple[str, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return len(self.cases) or len(self.labels)
+PER_PROBLEM = 4  # the CPU time of all tests of a problem, in limits of one test
+REFERENCE_SECONDS = 60.0  # for a reference whose time is measured
+TESTS_SECONDS = 10.0  # CPU time of tests that are code, beside the solution's
+TIMES_REFERENCE = 10  # a solution that is so much slower than the reference still counts
 
 
 def grade(
@@ -67,8 +51,9 @@ def grade(
 
     A row: task_id, passed, verdict, tests_passed, tests_total, detail, verdicts (one per test). The verdict is
     the first that is not "passed": wrong, error (type and line), timeout, memory, unsafe. A process that ends
-    takes its remaining tests along. `seconds` is CPU time per problem (whole seconds, rounded up); twice that on the
-    clock also ends it, so that a busy machine does not change verdicts. `memory_mb` is address space in MiB.
+    takes its remaining tests along. `seconds` is CPU time per call (whole seconds, rounded up), four times that per
+    problem; both grow to ten times what the row's reference takes, if it has one. Four times that on the clock also
+    ends it, so that a busy machine does not change verdicts. `memory_mb` is address space in MiB.
     `progress(done, total)` is called in the calling thread. UserError on a problem row that cannot be read;
     RuntimeError if the isolated interpreter does not start: that is never the solution's fault.
     """
@@ -76,9 +61,11 @@ def grade(
         raise UserError(f"{len(solutions)} solutions for {len(problems)} problems: give one solution per problem")
     read = [read_problem(row) for row in problems]
     results: list[dict] = [{} for _ in read]
+    measured: dict[str, Limits] = {}
+    limits = Limits(seconds, PER_PROBLEM * seconds, memory_mb)
     with ThreadPoolExecutor(workers or default_workers()) as pool:
         jobs = {
-            pool.submit(_grade_one, solution, problem, seconds, memory_mb): i
+            pool.submit(_grade_one, solution, problem, limits, measured): i
             for i, (solution, problem) in enumerate(zip(solutions, read, strict=True))
         }
         try:
@@ -95,7 +82,7 @@ def grade(
 @functools.cache
 def isolation_level() -> str:
     """One line on what confines a solution on this machine, found by trying it in such a process."""
-    with tempfile.NamedTemporaryFile() as secret, Worker("probe", 5, 256) as worker:
+    with tempfile.NamedTemporaryFile() as secret, Worker("probe", Limits(5, 5, 256)) as worker:
         os.chmod(secret.name, 0o644)
         worker.send_job({"file": secret.name, "grader": os.getpid()})
         worker.wait_ready()
@@ -114,57 +101,14 @@ def isolation_level() -> str:
     return line + ("; NOT in force here: " + ", ".join(missing) if missing else "")
 
 
-def read_problem(row: dict) -> Problem:
-    """A row of shape `tests` (ours), or `test` (LeetCodeDataset, HumanEval). UserError if it is none of them."""
-    task = str(row.get("task_id", "?"))
-    try:
-        if "tests" in row:
-            cases = tuple({"args": list(test["args"]), "expected": test["expected"]} for test in row["tests"])
-            compare = row.get("compare", "exact")
-            if not cases or compare not in COMPARE:
-                raise ValueError(f"no tests, or compare is none of {', '.join(COMPARE)}")
-            return Problem(task, f"Solution.{row['entry_point']}", "", True, cases, compare)
-        check, labels = split_check(row["test"])
-        entry = row["entry_point"].replace("Solution().", "Solution.")
-        given = bool(re.search(rf"^def {re.escape(entry)}\b", row["prompt"], re.MULTILINE))
-        # HumanEval's prompt is the solution's own beginning, and its task includes the imports
-        return Problem(task, entry, row["prompt"], not given, check=check, labels=labels)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"problem {task}: cannot read its tests: {error!r}") from error
-
-
-def split_check(source: str) -> tuple[str, tuple[str, ...]]:
-    """The tests' source with every statement of `check` that asserts in a `with __test__(i):`, and their texts.
-
-    `assert True` and the like are no tests and stay as they are. ValueError if nothing is tested.
-    """
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise ValueError(f"line {error.lineno}: {error.msg}") from error
-    labels: list[str] = []
-    for check in tree.body:
-        if isinstance(check, ast.FunctionDef) and check.name == "check":
-            for i, node in enumerate(check.body):
-                if _asserts(node):
-                    test = ast.Call(ast.Name("__test__", ast.Load()), [ast.Constant(len(labels))], [])
-                    check.body[i] = ast.With([ast.withitem(test)], [node])
-                    labels.append(ast.unparse(node))
-    if not labels:
-        raise ValueError("no function check(candidate) with an assert in it")
-    return ast.unparse(ast.fix_missing_locations(tree)), tuple(labels)
-
-
-def _asserts(node: ast.stmt) -> bool:
-    return any(isinstance(n, ast.Assert) and not isinstance(n.test, ast.Constant) for n in ast.walk(node))
-
-
-def _grade_one(solution: str, problem: Problem, seconds: float, memory_mb: int) -> dict:
-    run = _run_cases if problem.cases else _run_check
-    try:
-        outcomes = run(solution, problem, seconds, memory_mb)
-    except Stopped as stopped:
-        outcomes = [stopped.outcome] * problem.total
+def _grade_one(solution: str, problem: Problem, limits: Limits, measured: dict[str, Limits]) -> dict:
+    outcomes, _ = _run(solution, problem, limits)
+    if problem.reference and any(verdict == "timeout" for verdict, _ in outcomes):
+        key = problem.task_id + problem.reference
+        if key not in measured:
+            measured[key] = _limits_by_reference(problem, limits)
+        if measured[key] != limits:
+            outcomes, _ = _run(solution, problem, measured[key])
     verdicts = [verdict for verdict, _ in outcomes]
     verdict, detail = next((o for o in outcomes if o[0] != "passed"), ("passed", ""))
     return {
@@ -178,37 +122,64 @@ def _grade_one(solution: str, problem: Problem, seconds: float, memory_mb: int) 
     }
 
 
-def _run_cases(solution: str, problem: Problem, seconds: float, memory_mb: int) -> list[tuple[str, str]]:
+def _limits_by_reference(problem: Problem, limits: Limits) -> Limits:
+    """`limits`, or what TIMES_REFERENCE asks for if that is more."""
+    outcomes, times = _run(problem.reference, problem, Limits(REFERENCE_SECONDS, REFERENCE_SECONDS, limits.memory_mb))
+    if any(verdict != "passed" for verdict, _ in outcomes):
+        return limits
+    slowest, total = TIMES_REFERENCE * max(times), TIMES_REFERENCE * sum(times)
+    return Limits(max(limits.seconds, slowest), max(limits.total, total), limits.memory_mb)
+
+
+def _run(solution: str, problem: Problem, limits: Limits) -> tuple[list[tuple[str, str]], list[float]]:
+    """((verdict, detail) of each test, CPU seconds of each call)."""
+    with Worker("solution", limits) as model:
+        try:
+            outcomes = (_run_cases if problem.cases else _run_check)(model, solution, problem, limits)
+        except Stopped as stopped:
+            outcomes = [stopped.outcome] * problem.total
+        return outcomes, model.times
+
+
+def _run_cases(model: Worker, solution: str, problem: Problem, limits: Limits) -> list[tuple[str, str]]:
     """(verdict, detail) of each {"args", "expected"}; compared here."""
     outcomes: list[tuple[str, str]] = []
     same = COMPARE[problem.compare]
-    with Worker("solution", seconds, memory_mb) as model:
-        model.start(solution, problem)
-        model.wait_ready()
-        model.load()
-        for case in problem.cases:
-            try:
-                value = model.call(encode(case["args"]), encode({}))
-            except Stopped as stopped:
-                outcomes.append(stopped.outcome)
-                if stopped.final:
-                    return outcomes + [stopped.outcome] * (problem.total - len(outcomes))
-                continue
-            if same(case["expected"], value):
-                outcomes.append(("passed", ""))
-            else:
-                text = f"expected {_short(encode(case['expected']))}, got {_short(value)}"
-                outcomes.append(("wrong", printable(text)))
+    model.start(solution, problem)
+    model.wait_ready()
+    model.load()
+    for case in problem.cases:
+        try:
+            value, after = model.call(case["args"], [])
+        except Stopped as stopped:
+            outcomes.append(stopped.outcome)
+            if stopped.final:
+                return outcomes + [stopped.outcome] * (problem.total - len(outcomes))
+            continue
+        if problem.in_place:
+            value = _first_argument(after)
+        if same(case["expected"], value):
+            outcomes.append(("passed", ""))
+        else:
+            outcomes.append(("wrong", printable(f"expected {_short(case['expected'])}, got {_short(value)}")))
     return outcomes
 
 
-def _run_check(solution: str, problem: Problem, seconds: float, memory_mb: int) -> list[tuple[str, str]]:
+def _first_argument(after: object) -> object:
+    match after:
+        case [[first, *_], _]:
+            return first
+    return None
+
+
+def _run_check(model: Worker, solution: str, problem: Problem, limits: Limits) -> list[tuple[str, str]]:
     """(verdict, detail) of each test in `check`, which runs in a process of its own; values are handed across."""
     outcomes: dict[int, tuple[str, str]] = {}
     ended: Stopped | None = None
     got = ""
     own_setup = "" if not problem.prelude else problem.setup
-    with Worker("solution", seconds, memory_mb) as model, Worker("tests", seconds + 10, memory_mb) as tests:
+    longer = limits.total + TESTS_SECONDS
+    with Worker("tests", Limits(longer, longer, limits.memory_mb)) as tests:
         model.start(solution, replace(problem, setup=own_setup))
         tests.start(problem.check, problem)
         tests.wait_ready()  # first: the model's clock runs from its own readiness
@@ -226,7 +197,7 @@ def _run_check(solution: str, problem: Problem, seconds: float, memory_mb: int) 
                 try:
                     if ended:
                         raise ended
-                    answer["value"] = model.call(*message["call"])
+                    answer["value"], answer["after"] = model.call(*message["call"])
                     got = _short(answer["value"])
                 except Stopped as stopped:
                     ended = stopped if stopped.final else None

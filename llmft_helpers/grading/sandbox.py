@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .confinement import TIMED_OUT
@@ -32,6 +33,7 @@ PARTS = ("worker", "values", "confinement")  # what runs inside; the first is th
 RARE = ("array", "copy", "datetime", "decimal", "fractions", "random", "re", "statistics", "sys", "time")
 ANSWER_BYTES = 8_000_000
 START_SECONDS = 60.0  # for an interpreter on a busy machine; the limit of a problem runs from then on
+CLOCK = 4  # wall-clock time, in limits of CPU time: a busy machine changes no verdict, a sleeper ends
 WITHOUT: tuple[str, ...] = ()  # layers that tests leave out, to show that the others hold
 _LOCK = threading.Lock()
 
@@ -44,13 +46,23 @@ class Stopped(Exception):
         self.outcome, self.final = (verdict, printable(detail)), final
 
 
+@dataclass(frozen=True)
+class Limits:
+    """CPU seconds of one call and of all calls together; address space in MiB."""
+
+    seconds: float
+    total: float
+    memory_mb: int
+
+
 class Worker:
     """A confined process and the pipes to it; `stop` (or leaving the context) ends it and all it started."""
 
-    def __init__(self, mode: str, seconds: float, memory_mb: int) -> None:
-        self.mode, self.seconds, self.clock = mode, seconds, math.inf
+    def __init__(self, mode: str, limits: Limits) -> None:
+        self.mode, self.limits, self.clock, self.end = mode, limits, math.inf, math.inf
+        self.times: list[float] = []  # CPU seconds of each call, as the process itself says
         self.folder = tempfile.mkdtemp(prefix="llmft-")
-        config = {"cpu": math.ceil(seconds), "memory": memory_mb << 20, "folder": self.folder,
+        config = {"cpu": math.ceil(limits.total), "memory": limits.memory_mb << 20, "folder": self.folder,
                   "packages": _packages(), "without": WITHOUT}  # fmt: skip
         # -I would also ignore PYTHONHASHSEED; the environment is ours, so -s -P is as isolated, and repeatable.
         command = [sys.executable, "-s", "-P", "-S", "-B", str(_compiled()), json.dumps(config)]
@@ -75,6 +87,7 @@ class Worker:
         words = set(re.findall(r"[A-Za-z_]\w*", source + problem.setup))
         text = "source" if self.mode == "solution" else "check"
         self.send_job({text: source, "entry": problem.entry, "setup": problem.setup, "prelude": problem.prelude,
+                       "calls": problem.calls, "in_place": problem.in_place, "seconds": self.limits.seconds,
                        "rare": sorted(words & set(RARE))})  # fmt: skip
 
     def send_job(self, job: dict) -> None:
@@ -87,7 +100,12 @@ class Worker:
             message = self.receive(START_SECONDS)
         if "broken" in message:
             raise Stopped("error", f"the problem's own code fails: {message['broken']}")
-        self.clock = time.monotonic() + 2 * self.seconds
+        self.end = time.monotonic() + CLOCK * self.limits.total
+        self._wind()
+
+    def _wind(self) -> None:
+        """Set the clock for what comes next."""
+        self.clock = min(self.end, time.monotonic() + CLOCK * self.limits.seconds)
 
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:
@@ -103,13 +121,19 @@ class Worker:
         if message != {"loaded": True}:
             raise failure_of(message, final=True)
 
-    def call(self, args: object, kwargs: object) -> object:
-        """Returned value (`encode`d) of one call; Stopped if there is none."""
+    def call(self, args: list, kwargs: list) -> tuple[object, object]:
+        """One call: (returned value, [args, kwargs] afterwards if the problem asks for them or nothing was returned).
+
+        All `encode`d, kwargs as pairs. Stopped if there is no value.
+        """
         nonce = secrets.token_hex(8)
+        self._wind()
         self.send({"id": nonce, "args": args, "kwargs": kwargs})
         message = self.receive()
         if message.get("id") == nonce and "value" in message:
-            return message["value"]
+            spent = message.get("seconds")
+            self.times.append(spent if type(spent) is float else 0.0)
+            return message["value"], message.get("after")
         raise failure_of(message, final=message.get("id") != nonce)
 
     def send(self, message: dict, timeout: float | None = None) -> None:
@@ -147,7 +171,10 @@ class Worker:
         poll = select.poll()
         poll.register(stream, event)
         if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            raise Stopped("timeout", f"over {self.seconds:g} s of CPU time or twice that on the clock")
+            raise Stopped("timeout", f"over {self._allowed()} of CPU time or {CLOCK} times that on the clock")
+
+    def _allowed(self) -> str:
+        return f"{self.limits.seconds:g} s in a call, or {self.limits.total:g} s in all,"
 
     def _ended(self) -> Stopped:
         """What the end of the pipe says about the process."""
@@ -156,7 +183,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             return Stopped("error", "closed the pipe for its answers")
         if status == TIMED_OUT:
-            return Stopped("timeout", f"over {self.seconds:g} s of CPU time")
+            return Stopped("timeout", f"over {self._allowed()} of CPU time")
         if status == 128 + signal.SIGKILL:
             return Stopped("memory", "killed by the system, most likely out of memory")
         if status > 128:
@@ -198,7 +225,9 @@ def _compile() -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="llmft-")
     for part in PARTS:
         source = Path(__file__).with_name(f"{part}.py")
-        py_compile.compile(str(source), str(Path(folder.name) / f"{part}.pyc"), doraise=True)
+        compiled = str(Path(folder.name) / f"{part}.pyc")
+        # a name in <> keeps warnings, traceback and inspect from opening our source to quote a line of it
+        py_compile.compile(str(source), compiled, dfile=f"<{part}>", doraise=True)
     return folder
 
 

@@ -6,23 +6,25 @@ JSON lines over its own pair of pipes. It runs by its path, compiled, with its t
 """
 
 import builtins
+import copy
 import ctypes
 import json
 import os
 import resource
 import signal
 import sys
+import time
 import types
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from confinement import SOLUTION, SPARE, audit_hook, confine, readable_paths, supervise, unshare  # noqa: E402
+from confinement import SOLUTION, SPARE, audit_hook, confine, limit_call, readable_paths, supervise, unshare  # noqa: E402
 from values import decode, encode  # noqa: E402
 
 del sys.path[0]  # no import of a solution looks there
 
 __builtins__ = dict(vars(builtins))  # the functions below keep these when a solution patches `builtins`
 
-RECURSION = 20_000  # LeetCode's is far above Python's 1,000
+RECURSION = 60_000  # LeetCode's is far above Python's 1,000; a call through @cache counts three times
 STARS = ("typing", "functools", "collections", "itertools", "heapq", "bisect", "string", "operator", "math")
 
 
@@ -59,12 +61,14 @@ class Pipe:
 def serve_solution(job: dict, pipe: Pipe, hook: types.FunctionType | None) -> None:
     """Load the model's code, then answer calls {"id", "args", "kwargs"} with {"id", "value"} or {"id", "fail"}."""
     space = _namespace("solution", job, pipe)
+    clock = time.process_time
     pipe.ready()
     try:
+        limit_call(job["seconds"])
         if hook:
             sys.addaudithook(hook)
         exec(compile(job["source"], SOLUTION, "exec"), space)
-        _entry(space, job["entry"])
+        _entry(space, job)
     except BaseException as error:
         pipe.send({"fail": _failure(error)})
         return
@@ -72,11 +76,16 @@ def serve_solution(job: dict, pipe: Pipe, hook: types.FunctionType | None) -> No
     while True:
         request = pipe.receive()
         try:
-            args, kwargs = decode(request["args"], space), decode(request["kwargs"], space)
-            value = encode(_entry(space, job["entry"])(*args, **kwargs))
-            pipe.send({"id": request["id"], "value": value})
+            limit_call(job["seconds"])
+            start = clock()
+            args, kwargs = decode(request["args"], space), dict(decode(request["kwargs"], space))
+            value = encode(_entry(space, job)(*args, **kwargs))
+            reply = {"id": request["id"], "value": value, "seconds": clock() - start}
+            if value is None or job["in_place"]:
+                reply["after"] = [encode(args), encode(list(kwargs.items()))]
+            pipe.send(reply)
         except BaseException as error:
-            value = args = kwargs = None
+            value = args = kwargs = reply = None
             pipe.send({"id": request["id"], "fail": _failure(error)})
 
 
@@ -85,11 +94,15 @@ def serve_tests(job: dict, pipe: Pipe) -> None:
     space = _namespace("tests", job, pipe)
 
     def candidate(*args, **kwargs):
-        pipe.send({"call": [encode(list(args)), encode(kwargs)]})
+        pipe.send({"call": [encode(list(args)), encode(list(kwargs.items()))]})
         answer = pipe.receive()
         if "fail" in answer:
             raise CandidateFailed(*answer["fail"])
         try:
+            if answer["after"] is not None:
+                after, named = decode(answer["after"], space)
+                for old, new in zip([*args, *kwargs.values()], [*after, *dict(named).values()], strict=True):
+                    put_back(old, new)
             return decode(answer["value"], space)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise CandidateFailed("error", "returned malformed data") from error
@@ -112,12 +125,13 @@ def serve_tests(job: dict, pipe: Pipe) -> None:
             return True
 
     space["__test__"] = Test
+    check = space["check"]  # the entry point may be called so, too
     if "." not in job["entry"]:
         space[job["entry"]] = candidate  # some tests of HumanEval call the function by its name
     pipe.ready()
     pipe.receive()  # the model's code is loaded
     try:
-        space["check"](candidate)
+        check(candidate)
     except CandidateFailed as error:
         pipe.send({"done": list(error.args)})
     except Exception as error:
@@ -187,15 +201,36 @@ def _namespace(name: str, job: dict, pipe: Pipe) -> dict:
     return space
 
 
-def _entry(space: dict, entry: str):
+def put_back(old: object, new: object) -> None:
+    """Give an argument the contents that the solution, which returned nothing, left in its copy."""
+    if type(old) is not type(new):
+        return
+    if isinstance(old, list | bytearray):
+        old[:] = new
+    elif isinstance(old, dict | set):
+        old.clear()
+        old.update(new)
+    elif type(old).__name__ in ("ListNode", "TreeNode"):
+        vars(old).update(vars(new))
+
+
+def _entry(space: dict, job: dict):
     """The function to call: a method of a fresh `Solution()`, or a plain function where the problem allows one."""
-    owner, _, name = entry.rpartition(".")
+    owner, _, name = job["entry"].rpartition(".")
     owner_class = space.get("Solution")
+    if job["calls"] and isinstance(space.get(name), type):
+        return lambda names, arguments: _calls(space[name], names, arguments)
     if isinstance(owner_class, type) and hasattr(owner_class, name):
         return getattr(owner_class(), name)
     if owner or not callable(space.get(name)):
         raise NameError(f"the code defines no {'Solution.' if owner else ''}{name}")
     return space[name]
+
+
+def _calls(made_of: type, names: list[str], arguments: list[list]) -> list:
+    """What each call on one object returns at the time; the first makes the object."""
+    made = made_of(*arguments[0])
+    return [None] + [copy.deepcopy(getattr(made, n)(*a)) for n, a in zip(names[1:], arguments[1:], strict=True)]
 
 
 def _failure(error: BaseException) -> list[str]:
@@ -223,6 +258,7 @@ def _inner(config: dict, pipe: Pipe, libc: ctypes.CDLL | None) -> None:
     paths = readable_paths(packages)
     sys.path += sorted({os.path.dirname(path) for path in packages})
     confine(config, libc, paths)
+    sys.set_int_max_str_digits(0)  # the limit on CPU time holds for long integers, too
     job = pipe.receive()
     if job["mode"] == "tests":
         serve_tests(job, pipe)

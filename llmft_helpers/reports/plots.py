@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy
 import pandas
+from IPython.display import Image, display
+from matplotlib.figure import Figure
 
 from .tables import ARM_NAMES, ARMS
 
@@ -23,16 +25,48 @@ def save_figure(figure, path: Path) -> None:
     plt.close(figure)
 
 
-def plot_losses(history: list[dict], path: Path) -> None:
-    """Training and validation loss (nats a completion token) over steps."""
+def plot_losses(history: list[dict], path: Path, over: str = "step", unit: str = "token") -> None:
+    """Training and validation loss (nats a `unit`) over `over`, a key of the history's entries."""
+    save_figure(_draw_losses(history, over, unit), path)
+
+
+def loss_figure(history: list[dict], over: str = "step", unit: str = "token") -> Figure:
+    """The same as a picture that is shown where the caller wants it, such as in place of the one before."""
+    figure = _draw_losses(history, over, unit)
+    plt.close(figure)
+    return figure
+
+
+def _draw_losses(history: list[dict], over: str, unit: str) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 3.4))
     for key, colour, style in (("loss", "#56B4E9", "-"), ("validation_loss", "#D55E00", "o--")):
-        points = [(entry["step"], entry[key]) for entry in history if key in entry]
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=key.replace("_", " "))
-    axes.set(xlabel="step", ylabel="loss (nats a token)")
+        entries = [entry for entry in history if key in entry]
+        x, y = [entry[over] for entry in entries], [entry[key] for entry in entries]
+        axes.plot(x, y, style, color=colour, label=key.replace("_", " "))
+    axes.set(xlabel="seconds of training" if over == "seconds" else over, ylabel=f"loss (nats a {unit})")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_bits(scores: dict, path: Path) -> None:
+    """Bits a byte of unseen documents: a bar a domain, a line for all of them."""
+    bits = {domain: part["bits_per_byte"] for domain, part in scores["per_domain"].items()}
+    together = scores["bits_per_byte"]
+    figure, axes = plt.subplots(figsize=(5.4, 2.6))
+    bars = axes.bar(list(bits), list(bits.values()), 0.6, color=COLOURS["tuned"])
+    axes.bar_label(bars, fmt="%.2f")
+    axes.axhline(together, color="#D55E00", linestyle="--", label=f"all: {together:.2f}")
+    axes.set(ylabel="bits a byte", title="Unseen documents, by domain", ylim=(0, None))
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars
+    axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
+
+
+def show_picture(path: Path) -> None:
+    """A picture that a benchmark saved, where it was run."""
+    if path.is_file():
+        display(Image(path))
 
 
 def plot_arms(

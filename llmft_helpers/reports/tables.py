@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import pandas
 from IPython.display import HTML, Markdown, display
 
+from .unshown import is_shown
+
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 INTERVALS = {"bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95"}
@@ -47,6 +49,57 @@ def p_text(p: float) -> str:
     return "p ≤ 0.001" if p <= 0.001 else f"p = {p:.2g}"
 
 
+def settings_table(profile, name: str) -> pandas.DataFrame:
+    """The settings that decide a fine-tuning of `name`, "translation" or "leetcode"."""
+    settings = getattr(profile, name)
+    chosen = {"base model": profile.model.name, "weights": profile.model.precision}
+    chosen["LoRA rank, alpha"] = f"{profile.lora.rank}, {profile.lora.alpha}"
+    if name == "translation":
+        chosen["direction"] = settings.direction
+    chosen |= {
+        "epochs": settings.train.epochs,
+        "learning rate": settings.train.learning_rate,
+        "batch size": settings.train.batch_size,
+        "new tokens at most": settings.max_new_tokens,
+        "seed": profile.seed,
+    }
+    return pandas.Series(chosen).to_frame("value")
+
+
+def sources_table(manifest: dict) -> pandas.DataFrame:
+    """What became of every row, a row a source: rows read, dropped by reason, in each split, and not used."""
+    accounts = {
+        name: {"rows in": entry["rows_in"], **entry["dropped"], **entry["rows_out"], "not used": entry["unused"]}
+        for name, entry in manifest["sources"].items()
+    }
+    table = pandas.DataFrame.from_dict(accounts, orient="index").fillna(0).astype(int)
+    last = [*next(iter(manifest["sources"].values()))["rows_out"], "not used"]
+    return table[[column for column in table if column not in last] + last]
+
+
+def runs_table(metrics: dict[str, dict]) -> pandas.DataFrame:
+    """Where and when each task was measured: a row a fact, a column a task."""
+    origin = {task: measured["provenance"] for task, measured in metrics.items()}
+    return pandas.DataFrame(
+        {
+            task: {"commit": p["git_commit"], "device": p["device"], "minutes": sum(p["seconds"].values()) / 60}
+            for task, p in origin.items()
+        }
+    )
+
+
+def languages_table(metrics: dict) -> pandas.DataFrame:
+    """Shares of answers in the target language, in the source language and in neither, by arm; the references last."""
+    languages = {ARM_NAMES[arm]: metrics[arm]["answer_language"] for arm in ARMS}
+    languages["references"] = metrics["reference_language"]
+    return pandas.DataFrame.from_dict(languages, orient="index").map("{:.1%}".format)
+
+
+def bits_table(bits: dict[str, dict[str, float]]) -> pandas.DataFrame:
+    """Bits per byte, a row a model, a column a kind of text."""
+    return pandas.DataFrame.from_dict(bits, orient="index")
+
+
 def arms_table(metrics: dict, columns: dict[str, str]) -> pandas.DataFrame:
     """One row an arm, one column a metric, ready to display."""
     rows = {ARM_NAMES[arm]: {title: _shown(key, metrics[arm][key]) for key, title in columns.items()} for arm in ARMS}
@@ -66,7 +119,7 @@ def _shown(key: str, value) -> str:
     return f"{value:.3g}" if key in ("bleu_01", "bits_per_byte", "length_ratio") else f"{value:.2f}"
 
 
-CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
+CELL = "text-align:left;vertical-align:top;min-width:5em;white-space:pre-wrap;overflow-wrap:anywhere;max-width:28em"
 SCROLL = "max-height:22em;overflow:auto"  # a model that repeats itself to the limit fills pages
 
 
@@ -103,17 +156,6 @@ def marked_words(answer: str, reference: str) -> str:
     return " ".join(marked)
 
 
-def drops_table(manifest: dict) -> pandas.DataFrame:
-    """What became of every row of manifest.json, a row a source, a column a reason."""
-    shown = {}
-    for name, source in manifest["sources"].items():
-        counts = {"rows in": source["rows_in"], **source["dropped"], "unused": source["unused"], **source["rows_out"]}
-        shown[name] = {title: f"{count:,}" for title, count in counts.items()}
-    table = pandas.DataFrame.from_dict(shown, orient="index").fillna("0")
-    last = ["unused", *next(iter(manifest["sources"].values()))["rows_out"]]
-    return table[[column for column in table if column not in last] + last]
-
-
 def ablation_table(rows: list[dict]) -> pandas.DataFrame:
     """What `make ablations` measured, a row a trained adapter."""
     columns = {"group": "group", "train_rows": "train rows", "validation_loss": "validation loss", "bleu": "BLEU",
@@ -133,6 +175,10 @@ def register_table(registers: dict[str, dict[str, dict]]) -> pandas.DataFrame:
     return pandas.DataFrame.from_dict(shown, orient="index")
 
 
+def _example(text: str) -> str:
+    return text[:300] if is_shown(text) else "(not shown)"
+
+
 def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
     """A row a failure class, most frequent first: `failure`, `count` by arm, and `example`, one answer's own words.
 
@@ -143,5 +189,5 @@ def failures_table(answers: dict[str, list[dict]]) -> list[dict]:
     for name, _ in classes.most_common():
         alike = [a for some in reversed(answers.values()) for a in some if a["failure"] == name]
         counts = {ARM_NAMES[arm]: sum(a["failure"] == name for a in some) for arm, some in answers.items()}
-        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": alike[0]["text"][:300]})
+        rows.append({"failure": name, **counts, "detail": alike[0]["detail"], "example": _example(alike[0]["text"])})
     return rows

@@ -13,6 +13,7 @@ from .evaluation import (
     paired_translation_p_value,
 )
 from .metrics import Nats, completion_nats, text_nats, total
+from .samples import sample_faults
 
 __all__ = [
     "Nats",
@@ -24,6 +25,7 @@ __all__ = [
     "merge_predictions",
     "paired_code_p_value",
     "paired_translation_p_value",
+    "sample_faults",
     "text_nats",
     "total",
 ]

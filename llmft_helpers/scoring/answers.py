@@ -1,28 +1,111 @@
 """What a model's raw answer looks like: code only or chat, parses or not, restates its prompt or not."""
 
 import ast
+import doctest
 import re
+import textwrap
 
-FENCE = re.compile(r"```(?:python3?|py)?[ \t\r]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-FIRST_LINE = re.compile(r"class \w+\s*[(:]|import \w|from [\w.]+ import\b|def \w+\s*\(|@\w")
+FENCE = re.compile(r"^(.*?)(`{3,}|~{3,})[ \t]*([^`~]*)$")  # what stands before it, the fence, its info string
+FIRST_LINE = re.compile(r"class \w+\s*[(:]|import \w|from [\w.]+ import\b|(async )?def \w+\s*\(|@\w")
+PROMPT = re.compile(r"^[ \t]*>>> ", re.MULTILINE)
 ECHO_WORDS = 8
+TRIES = 20  # ends of a block, starts of unfenced code: an answer that repeats itself holds thousands
 
 
-def extract_code(answer: str) -> str:
-    """The first fenced block, else the answer from its first line that opens a class, a function or an import.
+def extract_code(answer: str, entry_point: str | None = None) -> str:
+    """The program in an answer: all of it if it parses, else of its parts the last that defines the entry point.
 
-    A fair reading for a model that explains itself: prose before the code is dropped, and so is a tail (prose, or a
-    last statement cut off) that keeps the rest from parsing.
+    A fair reading for a model that explains itself. Parts are the fenced blocks (fences in pairs, dedented, without
+    the prompts of an interpreter) and the text from each line that opens a class, a function or an import. A tail
+    (prose, or a last statement cut off) that keeps a part from parsing is dropped, if no other part is whole.
+    Without `entry_point`, as rows write it, any class or function counts.
     """
-    fenced = FENCE.search(answer)
-    lines = (fenced.group(1) if fenced else answer).strip("\n").split("\n")
-    if not fenced:
-        lines = lines[next((i for i, line in enumerate(lines) if FIRST_LINE.match(line)), 0) :]
-    for end in range(len(lines), 0, -1):
-        candidate = "\n".join(lines[:end])
-        if parses(candidate):
-            return candidate.rstrip()
-    return "\n".join(lines)
+    whole = _dedent(answer)
+    if parses(whole):
+        return whole
+    name = entry_point.rpartition(".")[2] if entry_point else None
+    blocks = _fenced_blocks(answer.split("\n"))
+    parts = [_without_prompts(block) for block in blocks] or [_without_prompts(whole)]
+    cut = [_without_tail(part) for part in parts]
+    loose = [_without_tail(text) for text in _from_each_opening(whole)][::-1]  # the longest last
+    for wanted in (name, None) if name else (None,):
+        for candidates in parts, cut, loose:
+            for code in reversed(candidates):
+                if defines(code, wanted):
+                    return code
+    return next((code for code in [*reversed(parts), *cut, *reversed(loose)] if parses(code)), parts[0])
+
+
+def _dedent(text: str) -> str:
+    return textwrap.dedent(text).strip("\n").rstrip()
+
+
+def _fenced_blocks(lines: list[str]) -> list[str]:
+    """What stands between fences; a fence in a docstring of the block does not end it."""
+    blocks, at = [], 0
+    while at < len(lines):
+        opening = FENCE.match(lines[at])
+        at += 1
+        if opening:
+            block, at = _block(lines, at, opening[2])
+            blocks.append(block)
+    return blocks
+
+
+def _block(lines: list[str], start: int, fence: str) -> tuple[str, int]:
+    """(text, next line) up to the first closing fence that leaves a program, else up to the first, else all."""
+    first, tries = None, 0
+    for end in range(start, len(lines)):
+        text, found, after = lines[end].rstrip().partition(fence)
+        if not found or after.strip(fence[0]):
+            continue
+        block = _dedent("\n".join([*lines[start:end], text])), end + 1
+        if parses(block[0]):
+            return block
+        first, tries = first or block, tries + 1
+        if tries == TRIES:
+            break
+    return first or (_dedent("\n".join(lines[start:])), len(lines))
+
+
+def _without_prompts(text: str) -> str:
+    """An interpreter session as the program that was typed; any other text as it is."""
+    if parses(text) or not PROMPT.search(text):
+        return text
+    try:
+        return "".join(example.source for example in doctest.DocTestParser().get_examples(text)).rstrip()
+    except ValueError:  # a prompt without its space, or a broken indent
+        return text
+
+
+def _from_each_opening(text: str) -> list[str]:
+    lines = text.split("\n")
+    return ["\n".join(lines[i:]) for i, line in enumerate(lines) if FIRST_LINE.match(line)][:TRIES]
+
+
+def _without_tail(text: str) -> str:
+    """The longest beginning, by lines, that parses; the text itself if there is none."""
+    lines = text.split("\n")
+    end = len(lines)
+    while end:
+        begun = "\n".join(lines[:end])
+        try:
+            if ast.parse(begun).body:
+                return begun.rstrip()
+            return text
+        except SyntaxError as error:  # no beginning that holds the line of the error parses either
+            end = min(end, error.lineno or end) - 1
+        except (ValueError, RecursionError, MemoryError):
+            end -= 1
+    return text
+
+
+def defines(code: str, name: str | None) -> bool:
+    """Whether code parses and holds the method, function or class `name`; without a name, any function or class."""
+    if not parses(code):
+        return False
+    named = {node.name for node in ast.parse(code).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    return bool(named) if name is None else name in named or _entry_point(code, name) is not None
 
 
 def parses(code: str) -> bool:
@@ -49,7 +132,7 @@ def describe_code(answer: str, prompt: str, row: dict) -> dict[str, bool]:
     `code_only`: the whole answer is Python as it stands; `parses`: what `extract_code` finds in it is;
     `type_hints`: the entry point annotates its arguments and its result.
     """
-    code = extract_code(answer)
+    code = extract_code(answer, row["entry_point"])
     method = _entry_point(code, row["entry_point"].removeprefix("Solution().")) if parses(code) else None
     return {
         "parses": parses(code),

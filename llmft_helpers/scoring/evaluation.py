@@ -11,6 +11,7 @@ from ..data.cleaning import language_of, normalise
 from ..data.prompts import LeetcodeTask, Task, TranslationTask, few_shot_prompt
 from ..errors import UserError
 from ..grading.execution import grade
+from ..grading.problems import reference
 from ..models.generation import Generated, Timer, generate, tokens_per_second
 from ..processes import spread
 from ..profiles import TaskSettings
@@ -26,6 +27,7 @@ from .metrics import (
     translation_scores,
 )
 
+TIERS = ("Warm-up", "Easy", "Medium", "Hard")
 CODE_TRAITS = ("parses", "defines_entry_point", "type_hints", "code_only", "prompt_echo")
 
 
@@ -104,8 +106,8 @@ def echoes(source: str, answer: str) -> bool:
 
 
 def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]) -> tuple[dict, list[dict]]:
-    raw = [task.answer(g.text) for g in generated]
-    code = [extract_code(answer) for answer in raw]
+    raw = [task.program(row, g.text) for row, g in zip(rows, generated, strict=True)]
+    code = [extract_code(answer, row["entry_point"]) for answer, row in zip(raw, rows, strict=True)]
     traits = [describe_code(answer, task.prompt(row), row) for answer, row in zip(raw, rows, strict=True)]
     graded = spread(list(zip(code, rows, strict=True)), lambda part: grade(*map(list, zip(*part, strict=True))))
     scores = {
@@ -151,7 +153,7 @@ def failure_class(graded: dict) -> str:
 
 def _per_difficulty(rows: list[dict], graded: list[dict]) -> dict:
     table = {}
-    for level in ("Easy", "Medium", "Hard"):
+    for level in TIERS:
         part = [g for row, g in zip(rows, graded, strict=True) if row.get("difficulty") == level]
         if part:
             table[level] = {"problems": len(part), **work_scores(part)}
@@ -166,10 +168,9 @@ def paired_translation_p_value(base: list[dict], tuned: list[dict], references: 
 def drop_broken_problems(rows: list[dict]) -> tuple[list[dict], list[dict]]:
     """(problems whose reference passes its own tests, gradings of the others): no answer could pass those.
 
-    References of published sets fail where they import packages, which the isolated runner has not. UserError if
-    no problem is left.
+    UserError if no problem is left.
     """
-    graded = grade([row["completion"] for row in rows], rows)
+    graded = grade([reference(row) for row in rows], rows)
     kept = [row for row, one in zip(rows, graded, strict=True) if one["passed"]]
     if not kept:
         raise UserError(f"none of the {len(rows)} test problems' references passes its tests: {graded[0]['detail']}")
@@ -181,7 +182,7 @@ def best_constant_share(rows: list[dict]) -> float | None:
 
     None for problems whose tests are code, where the wanted values cannot be counted.
     """
-    if not all("tests" in row for row in rows):
+    if not all(isinstance(test, dict) for row in rows for test in row.get("tests") or [None]):
         return None
     wanted = [Counter(json.dumps(test["expected"]) for test in row["tests"]) for row in rows]
     return _mean([max(counts.values()) / counts.total() for counts in wanted])

@@ -5,6 +5,7 @@ byte is nats / (ln 2 x UTF-8 bytes) over the same text for every model; BLEU and
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 import datasets
@@ -56,9 +57,11 @@ def completion_nats(
     end = [tokenizer.eos_token_id] if add_end else []
     encoded = []
     for row in rows:
-        prompt = tokenizer(row["prompt"]).input_ids or [tokenizer.eos_token_id]
-        completion = tokenizer(row["completion"], add_special_tokens=False).input_ids
-        encoded.append((prompt + completion + end, len(prompt)))
+        prompt = tokenizer(row["prompt"]).input_ids
+        whole = tokenizer(row["prompt"] + row["completion"]).input_ids  # as trained: some tokenizers begin texts apart
+        known = len(os.path.commonprefix([prompt, whole]))
+        begin = [] if known else [tokenizer.eos_token_id]
+        encoded.append((begin + whole + end, len(begin) + known))
     return [
         Nats(nats, len(tokens) - scored_from, len(row["completion"].encode()))
         for row, (tokens, scored_from), nats in zip(

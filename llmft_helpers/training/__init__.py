@@ -1,9 +1,11 @@
-"""LoRA fine-tuning with TRL's trainer: loss on the answer alone, exact resuming, the best adapter kept.
+"""LoRA fine-tuning with TRL's trainer: loss on the answer alone, resuming as if undisturbed, the best adapter kept.
 
 May use everything but the command line.
 """
 
 from .checkpoints import delete_checkpoints
 from .fine_tuning import fine_tune, make_trainer
+from .mask_check import mask_check
+from .tasks import Experiment
 
-__all__ = ["delete_checkpoints", "fine_tune", "make_trainer"]
+__all__ = ["Experiment", "delete_checkpoints", "fine_tune", "make_trainer", "mask_check"]

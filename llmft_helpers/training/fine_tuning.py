@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .. import processes
-from ..device import compute_dtype
+from ..device import compute_dtype, has_card
 from ..errors import UserError
 from ..models.loading import cast_adapter
 from ..profiles import TrainSettings
@@ -53,13 +53,14 @@ def make_trainer(
         eval_dataset=Dataset.from_list(validation_rows),
         processing_class=tokenizer,
     )
-    if not torch.cuda.is_available():  # TRL made it bfloat16, which takes no step smaller than 1/256 of a weight
+    if not has_card():  # TRL made it bfloat16, which takes no step smaller than 1/256 of a weight
         cast_adapter(model, torch.float32)
     trainer.remove_callback(PrinterCallback)
     trainer.checks = Checks(settings.evaluations, key)
     for callback in (Progress(), trainer.checks, EarlyStoppingCallback(early_stopping_patience=PATIENCE)):
         trainer.add_callback(callback)
     trainer.rows_too_long, trainer.validation_rows = too_long, validation_rows
+    trainer.length_limit = max_length  # `args.max_length` is None where nothing is padded
     return trainer
 
 
@@ -85,9 +86,9 @@ def fine_tune(trainer) -> dict:
     "validation_loss"}], "steps", "kept_step", "resumed_from", "seconds", "tokens", "tokens_per_second",
     "rows_too_long"}`; tokens are unpadded, seconds include those before an interruption.
 
-    A run that was killed goes on from its last checkpoint in `output_dir` and ends as if it had not been; the
-    checkpoints (adapter and optimizer, three at most) stay until `delete_checkpoints`. UserError at the step where the
-    loss is not a number.
+    A run that was killed goes on from its last checkpoint in `output_dir` and ends as if it had not been, on a card
+    within rounding; the checkpoints (adapter and optimizer, three at most) stay until `delete_checkpoints`. UserError
+    at the step where the loss is not a number.
     """
     folder = Path(trainer.args.output_dir)
     with trainer.accelerator.main_process_first():  # the first to look deletes what is of no use
@@ -106,7 +107,7 @@ def fine_tune(trainer) -> dict:
             raise
         advice = "free some space and run again: it goes on from the last whole checkpoint"
         raise UserError(f"cannot write a checkpoint in {folder}: {advice}") from error
-    if not torch.cuda.is_available():
+    if not has_card():
         cast_adapter(trainer.model, trainer.model.dtype)
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
     return {
@@ -124,7 +125,7 @@ def fine_tune(trainer) -> dict:
 
 def out_of_memory_advice(trainer) -> str:
     """What to lower, in the order of what it costs, with this run's own numbers."""
-    batch, length = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps, trainer.args.max_length
+    batch, length = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps, trainer.length_limit
     rank = next(iter(trainer.model.peft_config.values())).r
     steps = [
         "lora.gradient_checkpointing = true (slower, same result)",
@@ -161,7 +162,7 @@ def batch_parts(batch_size: int, longest: int) -> int:
     Attention on a CPU keeps (rows, heads, T, T) weights for every layer; a GPU's never forms them. Processes share a
     whole batch.
     """
-    if torch.cuda.is_available() or processes.count() > 1:
+    if has_card() or processes.count() > 1:
         return 1
     rows = max(1, ATTENTION_CELLS // longest**2)
     return next(parts for parts in range(1, batch_size + 1) if batch_size % parts == 0 and batch_size // parts <= rows)

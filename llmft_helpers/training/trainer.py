@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with what a long run needs: it resumes exactly, keeps the best adapter, and stops at a bad loss.
+"""TRL's SFTTrainer with what a long run needs: it resumes where it was, keeps the best adapter, stops at a bad loss.
 
 Unsloth must be imported before trl, so that this module is imported only where a model is trained.
 """
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import unsloth  # noqa: F401  before transformers, peft and trl
+from torch.utils.data import DistributedSampler
 from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
@@ -33,8 +34,12 @@ class LoraTrainer(SFTTrainer):
     validation_rows: list[dict[str, str]]
 
     def _get_train_sampler(self, train_dataset=None):
-        """Batches of like length, their order a function of seed and epoch; the library draws it from global state."""
+        """Batches of like length, or random ones where nothing is padded: there one of the longest rows would save
+        nothing and take the most memory. The order is a function of seed and epoch; the library draws it from global
+        state."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.padding_free:
+            return DistributedSampler(dataset, num_replicas=1, rank=0, seed=self.args.data_seed)
         return DistributedLengthGroupedSampler(
             self.args.train_batch_size * self.args.gradient_accumulation_steps,
             num_replicas=1,
