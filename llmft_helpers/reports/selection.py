@@ -67,7 +67,7 @@ def registers(ablations: list[dict]) -> dict[str, dict[str, dict]]:
 
 
 def changed_settings(now: dict, then: dict) -> list[str]:
-    """The base, and keys of LoRA and of the translation's training, that differ between two profiles of `provenance`."""
+    """The base and keys of LoRA and of the translation's training that differ between profiles of `provenance`."""
     flat = [
         {"model.name": profile["model"]["name"]}
         | {f"lora.{key}": value for key, value in profile["lora"].items()}
