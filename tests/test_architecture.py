@@ -20,9 +20,9 @@ MAY_USE = {
     "profiles": {"errors"},
     "runs": {"profiles", "device", "errors"},
 }
-MAY_USE["data"] = {"runs", *MAY_USE["runs"]}
+MAY_USE["data"] = {"runs", "grading", *MAY_USE["runs"]}
 MAY_USE["reports"] = {"runs", *MAY_USE["runs"]}
-MAY_USE["models"] = {"reports", "data", "cpu", *MAY_USE["reports"]}
+MAY_USE["models"] = {"reports", "data", "cpu", *MAY_USE["data"]}
 MAY_USE["scoring"] = {"models", "grading", "processes", *MAY_USE["models"]}
 MAY_USE["training"] = {"scoring", *MAY_USE["scoring"]}
 MAY_USE["doctor"] = {"models", "grading", *MAY_USE["models"]}

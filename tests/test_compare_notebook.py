@@ -38,13 +38,15 @@ def test_ablations_are_shown_as_far_as_they_are(done, tmp_path):
         if done == 3:
             document["contraction_difference_on_everyday_rows"] = {"difference": -0.35, "ci95": [-0.47, -0.23]}
         train = {"translation": {"train": {"batch_size": 16}}}
-        document["provenance"] = {"profile": {"lora": {"rank": 64}} | train}
+        profile = {"model": {"name": "a"}, "lora": {"rank": 64}} | train
+        document["provenance"] = {"profile": profile}
         runs.write_json(tmp_path / "ablations" / "ablations.json", document)
     lora = {"rank": 64, "loftq": True} if done == 2 else {"rank": 64}
     batch_size = 8 if done == 2 else 16
     space, seen = run_cells(tmp_path / "comparison", "d95e7f21", "a3e81d57", "5f27c8b6",
                             translation={"provenance": {"profile": {
-                                "lora": lora, "translation": {"train": {"batch_size": batch_size}}}}})  # fmt: skip
+                                "model": {"name": "a"}, "lora": lora,
+                                "translation": {"train": {"batch_size": batch_size}}}}})  # fmt: skip
     assert list(space["registers"]) == [*names[1:], "merged"][: done or -1]
     if not done:
         assert seen == [""] and "not measured in this profile" in space["tone"]

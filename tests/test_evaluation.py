@@ -93,11 +93,11 @@ def test_records_hold_question_reference_and_every_arm(pairs):
 
 
 def test_problems_whose_reference_fails_are_left_out():
-    imports = PROBLEM | {"task_id": "imports-a-package", "completion": f"import sortedcontainers\n{RIGHT}"}
+    imports = PROBLEM | {"task_id": "imports-a-package", "completion": f"import requests\n{RIGHT}"}
     kept, broken = evaluation.drop_broken_problems([imports, PROBLEM])
     assert kept == [PROBLEM]
     assert [(one["task_id"], one["passed"]) for one in broken] == [("imports-a-package", False)]
-    assert "sortedcontainers" in broken[0]["detail"]
+    assert "requests" in broken[0]["detail"]
     with pytest.raises(UserError, match="none of the 1 test problems"):
         evaluation.drop_broken_problems([imports])
 

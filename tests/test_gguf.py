@@ -1,5 +1,6 @@
 """GGUF files as bases: llama.cpp's tokens and logits (benchmarks/gguf_parity.py), and one line for what is not read."""
 
+import functools
 import importlib.util
 import json
 import unicodedata
@@ -39,6 +40,7 @@ def converted(files):
     return lambda name: gguf_model(files / f"{name}.gguf", files / "cache")
 
 
+@functools.cache
 def read_tokenizer(folder: Path):
     from transformers import AutoTokenizer
 

@@ -318,7 +318,7 @@ def test_smollm2_is_converted_with_the_right_special_tokens(capsys):
 @pytest.mark.parametrize(
     ("name", "prompt", "says", "terms"),
     [
-        ("gemma-3-270m", "Spanish: ¿Dónde está la estación?\nEnglish:", "Where is the station?", "Gemma Terms of Use"),
+        ("gemma-3-270m", "Spanish: ¿Dónde está la estación?\nEnglish:", "station?", "Gemma Terms of Use"),
         ("smollm2-135m-instruct", "The capital of France is", "Paris", "Apache-2.0"),
     ],
 )

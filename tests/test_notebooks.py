@@ -24,6 +24,7 @@ from llmft_helpers.profiles import PRESETS, load_profile
 from llmft_helpers.reports import notebooks
 from llmft_helpers.runs import ROOT, TASKS
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -153,16 +154,8 @@ def test_reports_fold_the_source_of_cells_that_only_speak(tmp_path, outputs):
 def test_plain_nbconvert_folds_the_same(tmp_path):
     cell = nbformat.v4.new_code_cell("1", metadata={"tags": ["hide-input"]})
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "fold.ipynb")
-    command = [
-        sys.executable,
-        "-m",
-        "nbconvert",
-        "--to",
-        "html",
-        "--output-dir",
-        str(tmp_path),
-        tmp_path / "fold.ipynb",
-    ]
+    (line,) = re.findall(r"^ +\.venv/bin/jupyter (nbconvert .*) --execute notebooks", README, re.MULTILINE)
+    command = [sys.executable, "-m", *line.split(), "--output-dir", str(tmp_path), str(tmp_path / "fold.ipynb")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert '<details class="folded-source">' in (tmp_path / "fold.html").read_text(encoding="utf-8")
 

@@ -107,7 +107,7 @@ def test_drops_are_shown_by_reason():
         "a": {"rows_in": 1300, "dropped": {"language": 90, "duplicate": 5}, "unused": 0, "rows_out": rows_out},
         "b": {"rows_in": 7, "dropped": {}, "unused": 7, "rows_out": dict.fromkeys(rows_out, 0)},
     }
-    table = reporting.drops_table({"sources": sources})
-    assert list(table) == ["rows in", "language", "duplicate", "unused", "train", "validation", "test"]
-    assert list(table.loc["a"]) == ["1,300", "90", "5", "0", "1,200", "2", "3"]
-    assert list(table.loc["b"]) == ["7", "0", "0", "7", "0", "0", "0"]
+    table = reporting.sources_table({"sources": sources})
+    assert list(table) == ["rows in", "language", "duplicate", "train", "validation", "test", "not used"]
+    assert list(table.loc["a"]) == [1300, 90, 5, 1200, 2, 3, 0]
+    assert list(table.loc["b"]) == [7, 0, 0, 0, 0, 0, 7]

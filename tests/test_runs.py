@@ -220,6 +220,7 @@ def test_a_folder_or_an_unreadable_file_is_named(read, tmp_path, monkeypatch):
 
     (tmp_path / "a.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(UserError, match=r"a.json: cannot be read \(Permission denied\)"):
         read(tmp_path / "a.json")
 

@@ -220,9 +220,9 @@ def test_rows_to_show():
 
 
 def test_changed_settings_are_named():
-    then = {"lora": {"rank": 8}, "translation": {"train": {"batch_size": 4}}}
-    now = {"lora": {"rank": 8, "loftq": True}, "translation": {"train": {"batch_size": 8}}}
-    assert selection.changed_settings(now, then) == ["lora.loftq", "train.batch_size"]
+    then = {"model": {"name": "a"}, "lora": {"rank": 8}, "translation": {"train": {"batch_size": 4}}}
+    now = {"model": {"name": "b"}, "lora": {"rank": 8, "loftq": True}, "translation": {"train": {"batch_size": 8}}}
+    assert selection.changed_settings(now, then) == ["model.name", "lora.loftq", "train.batch_size"]
     assert selection.changed_settings(then, then) == []
     assert comparisons.older_settings(["lora.loftq"]) == "Measured before the profile changed its `lora.loftq`."
 

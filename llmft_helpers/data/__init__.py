@@ -1,6 +1,7 @@
 """From source files and hub data sets to cleaned, merged and split rows, and from a row to a prompt and its answer.
 
-No test row shares a side with a training row; `manifest` accounts for every row. May use `runs` and what is below.
+No test row shares a side with a training row; `manifest` accounts for every row. May use `runs`, `grading`
+and what is below.
 """
 
 from .corpora import SPLITS, Corpus, count_after, load_pairs, load_problems

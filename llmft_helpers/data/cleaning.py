@@ -7,6 +7,7 @@ import unicodedata
 MAX_CHARACTERS = 500
 MAX_LENGTH_RATIO = 2.5
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
+WORD = re.compile(r"\w+")
 # Soft hyphen, zero width, direction marks, byte order marks, surrogates, control characters but for white space.
 INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffe\ud800-\udfff\x00-\x08\x0e-\x1b\x7f]")
 
@@ -28,7 +29,7 @@ def visible(text: str) -> str:
     """HTML entities as the characters that they stand for, characters that show nothing removed."""
     if "&" in text:
         text = ENTITY.sub(lambda found: html.unescape(found[0]), text)
-    return INVISIBLE.sub("", text)
+    return text if text.isprintable() else INVISIBLE.sub("", text)
 
 
 def tidy(text: str) -> str:
@@ -38,13 +39,13 @@ def tidy(text: str) -> str:
 
 def repairs(text: str) -> list[str]:
     """What `tidy` mends in a text beyond white space and NFC, to be counted."""
-    found = ["HTML entities"] if ENTITY.search(text) else []
-    return [*found, "invisible characters"] if INVISIBLE.search(text) else found
+    found = ["HTML entities"] if "&" in text and ENTITY.search(text) else []
+    return [*found, "invisible characters"] if not text.isprintable() and INVISIBLE.search(text) else found
 
 
 def normalise(text: str) -> str:
     """What counts as the same sentence: case, punctuation and spacing are ignored, accents are not."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFC", visible(text)).lower()))
+    return " ".join(WORD.findall(unicodedata.normalize("NFC", visible(text)).lower()))
 
 
 def reason_to_drop(spanish: str, english: str) -> str | None:

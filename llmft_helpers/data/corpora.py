@@ -162,14 +162,16 @@ def _problem(row: dict, source: Source, where: str) -> dict:
         if not row[column].strip():
             raise UserError(f"{where}: column {column!r} is empty; fill it or remove the problem")
     if row.get("test_list") and not row.get("tests") and not row.get("test"):
-        row = solutions.check_from_asserts(row, where)
+        row["tests"] = row.pop("test_list")  # MBPP's name for a list of asserts
     if not row.get("tests") and not row.get("test"):
         raise UserError(f"{where}: problem {row['task_id']!r} has neither `tests` nor `test`; add one or map a column")
     tests = row.get("tests", [])
-    if not isinstance(tests, list) or not all(isinstance(t, dict) and {"args", "expected"} <= set(t) for t in tests):
+    listed = tests if isinstance(tests, list) else [tests]
+    as_data = all(isinstance(test, dict) and {"args", "expected"} <= set(test) for test in listed)
+    if not as_data and not (listed is tests and all(isinstance(test, str) for test in tests)):
         raise UserError(
             f"{where}: problem {row['task_id']!r}: `tests` must be a list of "
-            '{"args": [...], "expected": ...}; repair it, or map a `test` column instead'
+            '{"args": [...], "expected": ...} or of asserts; repair it, or map a `test` column instead'
         )
     row["family"] = row.get("family") or row["task_id"]
     row["source"] = source.name

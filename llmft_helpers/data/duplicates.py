@@ -16,7 +16,7 @@ NEAR_DUPLICATE_JACCARD = 0.8
 BANDS, BAND_ROWS = 16, 4  # finds a pair at the threshold in a band with 41%, in one of sixteen with 99.98%
 PERMUTATIONS = BANDS * BAND_ROWS
 BITMAP_BITS = 512
-NEIGHBOURS = 4
+NEIGHBOURS = 8
 TEXTS_AT_ONCE, PAIRS_AT_ONCE = 20_000, 100_000
 
 

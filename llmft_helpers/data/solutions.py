@@ -3,7 +3,6 @@
 import ast
 import re
 
-from ..errors import UserError
 from ..grading.execution import grade
 
 MARKDOWN, SYNTAX, TESTS = "solution is in Markdown", "solution does not parse", "solution fails its tests"
@@ -18,16 +17,6 @@ def whole_solution(row: dict) -> str:
             if beginning and _parses(joined := f"{beginning.rstrip()}\n{completion.lstrip(chr(10))}"):
                 return joined
     return completion
-
-
-def check_from_asserts(row: dict, where: str) -> dict:
-    """MBPP's `test_list` as `test` and `prompt`: the asserts call the solution by its name."""
-    asserts, entry = row.pop("test_list"), row["entry_point"]
-    source = "\n".join(f"    {line}" for text in asserts for line in str(text).splitlines())
-    source = f"def check(candidate):\n    {entry} = candidate\n{source}\n"
-    if not _parses(source) or "assert" not in source:
-        raise UserError(f"{where}: problem {row['task_id']!r}: `test_list` must hold assert statements; repair it")
-    return row | {"test": source, "prompt": row.get("prompt") or f"def {entry}(*arguments): ...\n"}
 
 
 def fault(completion: str) -> str | None:

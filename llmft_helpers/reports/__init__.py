@@ -13,7 +13,6 @@ from .tables import (
     ablation_table,
     arms_table,
     bits_table,
-    drops_table,
     failures_table,
     languages_table,
     register_table,
@@ -21,6 +20,7 @@ from .tables import (
     say,
     settings_table,
     side_by_side,
+    sources_table,
 )
 from .unshown import shown
 
@@ -34,7 +34,6 @@ __all__ = [
     "bits_table",
     "character_sentences",
     "comparisons",
-    "drops_table",
     "failures_table",
     "languages_table",
     "loss_figure",
@@ -52,4 +51,5 @@ __all__ = [
     "shown",
     "show_picture",
     "side_by_side",
+    "sources_table",
 ]

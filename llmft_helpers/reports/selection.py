@@ -67,9 +67,10 @@ def registers(ablations: list[dict]) -> dict[str, dict[str, dict]]:
 
 
 def changed_settings(now: dict, then: dict) -> list[str]:
-    """Keys of LoRA and of the translation's training that differ between two profiles of `provenance`."""
+    """The base and keys of LoRA and of the translation's training that differ between profiles of `provenance`."""
     flat = [
-        {f"lora.{key}": value for key, value in profile["lora"].items()}
+        {"model.name": profile["model"]["name"]}
+        | {f"lora.{key}": value for key, value in profile["lora"].items()}
         | {f"train.{key}": value for key, value in profile["translation"]["train"].items()}
         for profile in (now, then)
     ]

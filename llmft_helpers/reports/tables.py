@@ -66,6 +66,17 @@ def settings_table(profile, name: str) -> pandas.DataFrame:
     return pandas.Series(chosen).to_frame("value")
 
 
+def sources_table(manifest: dict) -> pandas.DataFrame:
+    """What became of every row, a row a source: rows read, dropped by reason, in each split, and not used."""
+    accounts = {
+        name: {"rows in": entry["rows_in"], **entry["dropped"], **entry["rows_out"], "not used": entry["unused"]}
+        for name, entry in manifest["sources"].items()
+    }
+    table = pandas.DataFrame.from_dict(accounts, orient="index").fillna(0).astype(int)
+    last = [*next(iter(manifest["sources"].values()))["rows_out"], "not used"]
+    return table[[column for column in table if column not in last] + last]
+
+
 def runs_table(metrics: dict[str, dict]) -> pandas.DataFrame:
     """Where and when each task was measured: a row a fact, a column a task."""
     origin = {task: measured["provenance"] for task, measured in metrics.items()}
@@ -143,17 +154,6 @@ def marked_words(answer: str, reference: str) -> str:
         if text:
             marked.append(text if tag == "equal" else f"<b style='color:#D55E00'><u>{text}</u></b>")
     return " ".join(marked)
-
-
-def drops_table(manifest: dict) -> pandas.DataFrame:
-    """What became of every row of manifest.json, a row a source, a column a reason."""
-    shown = {}
-    for name, source in manifest["sources"].items():
-        counts = {"rows in": source["rows_in"], **source["dropped"], "unused": source["unused"], **source["rows_out"]}
-        shown[name] = {title: f"{count:,}" for title, count in counts.items()}
-    table = pandas.DataFrame.from_dict(shown, orient="index").fillna("0")
-    last = ["unused", *next(iter(manifest["sources"].values()))["rows_out"]]
-    return table[[column for column in table if column not in last] + last]
 
 
 def ablation_table(rows: list[dict]) -> pandas.DataFrame:
