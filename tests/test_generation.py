@@ -287,9 +287,7 @@ def test_the_loop_guard_bars_what_transformers_does(start):
 def test_a_step_of_decoding_is_one_transfer_for_all_rows(base, prompts, monkeypatch):
     model, tokenizer = base
     read = []
-    monkeypatch.setattr(generation, "STRETCH", 100)  # rows stay together, as on a card
     tolist = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: read.append(tuple(tensor.shape)) or tolist(tensor))
     generate(model, tokenizer, prompts, 9, ("\n# Problem",))
-    batches = [shape for shape in read if len(shape) > 1]
-    assert batches == [(len(prompts), 1)] * 9 + [(len(prompts), 9)]  # and the texts, at the end
+    assert read == [(len(prompts), 1)] * 9

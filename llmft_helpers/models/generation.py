@@ -97,26 +97,25 @@ def _generate_batch(
     prefix = torch.tensor([row[:known] for row in rows], dtype=torch.long)  # (B, P)
     ids = torch.cat([prefix, rests.input_ids], 1).to(model.device)  # (B, T), padded after what is shared
     mask = torch.cat([torch.ones_like(prefix), rests.attention_mask], 1).to(model.device)  # (B, T)
-    cache, width = roomy_cache() if cache is None else cache, ids.shape[1]
+    cache = roomy_cache() if cache is None else cache
     stretch = max_new_tokens if cache is None else STRETCH
-    going, written = torch.arange(len(rows)), [[]] * len(rows)
+    answers = _Answers(ids.shape[1])
+    answers.rows = written = [[] for _ in rows]  # those of rows that go on, and all
     for done in range(0, max_new_tokens, stretch):
-        ids = _write(model, tokenizer, ids, mask, cache, min(stretch, max_new_tokens - done), width, stop)
-        for i, row in zip(going.tolist(), ids[:, width:].tolist(), strict=True):
-            written[i] = row
-        goes_on = torch.tensor([_goes_on(tokenizer, written[i], stop) for i in going])  # (B,)
-        if cache is None or not goes_on.any():
+        ids = _write(model, tokenizer, ids, mask, cache, min(stretch, max_new_tokens - done), answers, stop)
+        going = [place for place, row in enumerate(answers.read(ids)) if _goes_on(tokenizer, row, stop)]
+        if cache is None or not going:
             break
-        if not goes_on.all():  # rows that ended would be computed until the last one ends
-            cache.batch_select_indices(goes_on)
-            ids, mask, going = ids[goes_on], mask[goes_on], going[goes_on]
+        if len(going) < len(ids):  # or rows that ended would be computed until the last one ends
+            answers.rows, places = [answers.rows[place] for place in going], torch.tensor(going)
+            cache.batch_select_indices(places)
+            ids, mask = ids[places], mask[places]
         mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
     return [_cut(tokenizer, row, tokenizer.eos_token_id, stop) for row in written]
 
 
-def _write(model, tokenizer, ids, mask, cache, at_most: int, width: int, stop: tuple[str, ...]):
-    """`ids` (B, T), whose answers begin at `width`, and up to `at_most` tokens more; `cache` may know all but one."""
-    answers = _Answers(width)
+def _write(model, tokenizer, ids, mask, cache, at_most: int, answers: "_Answers", stop: tuple[str, ...]):
+    """`ids` (B, T) and up to `at_most` tokens more, (B, T + new); `cache` may know all but one."""
     return model.generate(
         input_ids=ids,
         attention_mask=mask,
@@ -128,7 +127,7 @@ def _write(model, tokenizer, ids, mask, cache, at_most: int, width: int, stop: t
         eos_token_id=tokenizer.eos_token_id,
         logits_processor=[_NoLoop(answers)],
         stopping_criteria=[_AnswerEnds(tokenizer, stop, answers)] if stop else None,
-    )  # (B, T + new)
+    )
 
 
 def _goes_on(tokenizer, row: list[int], stop: tuple[str, ...]) -> bool:
