@@ -1,6 +1,5 @@
 """Metrics against independent references: transformers' loss, sacrebleu's own command, closed forms."""
 
-import itertools
 import json
 import math
 import subprocess
@@ -179,14 +178,6 @@ def test_an_interval_of_bleu_does_not_go_below_zero():
 @pytest.mark.parametrize("test", ["bs", "ar"])
 def test_equal_systems_do_not_differ_significantly(test):
     assert metrics.bleu_p_value(HYPOTHESES * 5, HYPOTHESES * 5, REFERENCES * 5, test) == 1.0
-
-
-def test_pass_at_k_equals_counting_all_draws():
-    for samples, passed, k in [(5, 2, 1), (5, 2, 3), (4, 0, 2), (4, 4, 2), (6, 1, 6)]:
-        draws = list(itertools.combinations([True] * passed + [False] * (samples - passed), k))
-        assert metrics.pass_at_k(samples, passed, k) == pytest.approx(sum(map(any, draws)) / len(draws))
-    with pytest.raises(ValueError, match="passed"):
-        metrics.pass_at_k(3, 4, 1)
 
 
 def test_mcnemar_counts_only_problems_that_one_arm_solved():

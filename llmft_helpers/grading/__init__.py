@@ -4,6 +4,5 @@
 """
 
 from .execution import grade, isolation_level
-from .references import Fault, reference_faults
 
-__all__ = ["Fault", "grade", "isolation_level", "reference_faults"]
+__all__ = ["grade", "isolation_level"]

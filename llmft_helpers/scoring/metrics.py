@@ -236,13 +236,6 @@ def sentence_scores(predictions: list[str], references: list[str]) -> list[float
     return [scorer.sentence_score(p, [r]).score for p, r in zip(predictions, references, strict=True)]
 
 
-def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """Unbiased estimate 1 - C(n-c, k) / C(n, k) of Chen et al. 2021, arXiv 2107.03374."""
-    if not 0 <= passed <= samples or not 1 <= k <= samples:
-        raise ValueError(f"need 0 <= passed <= samples and 1 <= k <= samples, got {passed=} {samples=} {k=}")
-    return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)
-
-
 def bootstrap_ci95(values: list[float], seed: int = 0) -> list[float]:
     """Percentile interval of the mean, problems (or rows) resampled with replacement."""
     array = numpy.asarray(values, dtype=float)
