@@ -244,7 +244,7 @@ def test_an_interrupted_notebook_is_one_line_and_the_partial_copy_kept(
     assert (tmp_path / "interrupted").is_file()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     gc.collect()
-    assert caplog.text == ""  # no "Task was destroyed but it is pending!"
+    assert "Task was destroyed" not in caplog.text
 
 
 def test_the_kernel_is_this_interpreters_whatever_is_called_python3(profile, tmp_path, monkeypatch):
