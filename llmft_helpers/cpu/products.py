@@ -16,6 +16,15 @@ from .int8 import EightBit, int8_product, round_weight
 PART_ROWS, MANY_ROWS, NARROW = 512, 1408, 640
 
 
+def product(x, weight):
+    """x W^T for a frozen W, without a gradient: (..., K), (M, K) -> (..., M). In float32 oneDNN's takes from half to
+    all of the time of MKL's, which torch would choose."""
+    if x.dtype == torch.float32 == weight.dtype and torch.backends.mkldnn.is_available():
+        with torch.no_grad():
+            return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return F.linear(x, weight)
+
+
 class LowRankSums(torch.autograd.Function):
     """x W_i^T + s_i (x A_i^T) B_i^T for each i, side by side; the frozen W_i lie below each other in `weight`.
 
@@ -26,11 +35,14 @@ class LowRankSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, integers, scales, *factors):
-        weight = weight if integers is None else integers
         factors = [factor.to(x.dtype) for factor in factors]
         rows, a = x.reshape(-1, x.size(-1)), torch.cat(factors[::2])  # (N, K), (R, K)
-        low = rows @ a.t()  # (N, R)
-        y = sum_of_products(rows, weight.t(), low, [b.t() for b in factors[1::2]], scales)  # (N, M)
+        low, bs = rows @ a.t(), [b.t() for b in factors[1::2]]  # (N, R), [(r, M_i)]
+        if integers is None and x.dtype == torch.float32:
+            y = add_products(product(rows, weight), low, bs, scales)  # (N, M)
+        else:
+            weight = weight if integers is None else integers
+            y = sum_of_products(rows, weight.t(), low, bs, scales)  # (N, M)
         ctx.save_for_backward(rows, a, low, *factors[1::2])
         ctx.weight, ctx.scales, ctx.needs_x = weight, scales, ctx.needs_input_grad[0]
         return y.view(*x.shape[:-1], -1)
@@ -86,7 +98,7 @@ def products(x, weight, *layers):
             scales, factors = [s for _, _, s in adapters], [factor for a, b, _ in adapters for factor in (a, b)]
             return LowRankSums.apply(x, weight, rounded(weight), scales, *factors)
         if all(_is_bare(layer) for layer in layers):
-            return F.linear(x, weight)
+            return F.linear(x, weight) if torch.is_grad_enabled() else product(x, weight)
     return torch.cat([layer(x) for layer in layers], -1)
 
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from .attention import attention_class
-from .loss import speed_up_loss, wide_product
+from .loss import speed_up_loss
 from .norms import FrozenNorm, norm_weight
-from .products import join, products
+from .products import join, product, products
 
 MODEL_TYPES = ("llama", "gemma3_text")
 SOFT_CAP = "attn_logit_softcapping"  # of Gemma 2's attention
@@ -47,7 +47,7 @@ def speed_up(model) -> None:
 def _head_forward(self, x):  # (..., C)
     if torch.is_grad_enabled() or self.bias is not None:
         return F.linear(x, self.weight, self.bias)
-    return wide_product(x, self.weight)  # (..., V)
+    return product(x, self.weight)  # (..., V)
 
 
 def _speed_up_layers(model) -> None:
@@ -122,7 +122,10 @@ def _unpacked_class():
 
     class Unpacked(Linear4bit):
         def forward(self, x):  # (..., K)
-            return F.linear(x.to(self.dense.dtype), self.dense, self.bias).to(x.dtype)  # (..., M)
+            wide = x.to(self.dense.dtype)
+            if torch.is_grad_enabled() or self.bias is not None:
+                return F.linear(wide, self.dense, self.bias).to(x.dtype)  # (..., M)
+            return product(wide, self.dense).to(x.dtype)  # (..., M)
 
     Unpacked.__name__ = Linear4bit.__name__  # libraries look for it
     return Unpacked
