@@ -1,10 +1,12 @@
 """The two arms' common ground: the notebook's texts, alphabet and scores, and a run of its GPT outside it."""
 
 import copy
+import math
 import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -17,6 +19,8 @@ from llmft_helpers.profiles import CharGptSettings, Profile  # noqa: E402
 Documents = list[tuple[str, str]]
 
 CURVE_POINTS = 20
+STANDARD_ERROR = 0.002  # nats
+LEAST_WINDOWS = 1024
 
 
 def load_texts(profile: Profile) -> dict[str, Documents]:
@@ -28,6 +32,12 @@ def load_texts(profile: Profile) -> dict[str, Documents]:
     return texts | {"train": gpt.whole_documents(texts["train"], profile.char_gpt.characters)}
 
 
+def split_text(text: str) -> dict[str, Documents]:
+    """nanoGPT's split of one text: the first 90% to train on, the rest for validation (its prepare.py)."""
+    cut = int(0.9 * len(text))
+    return {"train": [("text", text[:cut])], "validation": [("text", text[cut:])]}
+
+
 def tokenizer_and_text(gpt, train: Documents):
     """(tokenizer, training text as read): the alphabet is that of the documents, before any is repeated."""
     tokenizer = gpt.make_tokenizer("".join(text for _, text in train))
@@ -35,8 +45,30 @@ def tokenizer_and_text(gpt, train: Documents):
 
 
 def final_scores(gpt, model, tokenizer, texts: dict[str, Documents]) -> dict:
-    validation, test = (gpt.evaluate(model, tokenizer, texts[split], gpt.HISTORY) for split in ("validation", "test"))
-    return validation | {"test": test}
+    """By the notebook's rule on validation and, if there is one, test text; by nanoGPT's on validation."""
+    scores = gpt.evaluate(model, tokenizer, texts["validation"], gpt.HISTORY)
+    if "test" in texts:
+        scores["test"] = gpt.evaluate(model, tokenizer, texts["test"], gpt.HISTORY)
+    text = "".join(text for _, text in texts["validation"])
+    return scores | {"random_windows": random_windows(model, torch.tensor(tokenizer.encode(text)))}
+
+
+@torch.inference_mode()
+def random_windows(model, ids, error: float = STANDARD_ERROR, batch_size: int = 64) -> dict:
+    """Nats a character by nanoGPT's rule: the mean over all positions of windows at random places, ids (N,).
+
+    Its `estimate_loss` takes 200 batches; here windows are drawn until the standard error of the mean is below `error`.
+    """
+    model.eval()
+    generator = torch.Generator().manual_seed(0)
+    windows, means = ids.unfold(0, model.context + 1, 1), []  # (N - T, T + 1)
+    while True:
+        batch = windows[torch.randint(len(windows), (batch_size,), generator=generator)]  # (B, T + 1)
+        logits = model(batch[:, :-1]).float().transpose(1, 2)  # (B, V, T)
+        means += F.cross_entropy(logits, batch[:, 1:], reduction="none").mean(1).tolist()
+        spread = torch.tensor(means).std().item() / math.sqrt(len(means))
+        if len(means) >= LEAST_WINDOWS and spread < error:
+            return {"val_loss": sum(means) / len(means), "standard_error": spread, "windows": len(means)}
 
 
 def train_ours(gpt, settings: CharGptSettings, seed: int, texts: dict[str, Documents]) -> dict:

@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import char_gpt  # noqa: E402
 import gpu_full  # noqa: E402
 import grading  # noqa: E402
-import humaneval  # noqa: E402
 import lora_throughput  # noqa: E402
 import readme_table  # noqa: E402
 import rounding  # noqa: E402
@@ -270,31 +269,3 @@ def test_layers_left_unrounded_answer_like_those_never_rounded_and_are_put_back(
     single = [f"model.layers.{i}.self_attn.v_proj" for i in (0, 1)]
     assert len(table) == 1 + 7 + 2 and table["share"]["v_proj"] == table["share"][single].sum()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
-
-
-def test_humaneval_is_asked_in_the_form_that_the_adapter_was_trained_on():
-    row = humaneval.read_rows(None, 1)[0]
-    problem = humaneval.as_problem(row)
-    assert humaneval.TASK.prompt(problem).startswith(
-        "from typing import List\n\nclass Solution:\n    def has_close_elements(self, numbers: List[float], "
-        'threshold: float) -> bool:\n        """\n        Check if in given list of numbers'
-    )
-    body = row["canonical_solution"].replace("    ", "        ", 1).replace("\n    ", "\n        ")
-    scores, graded = humaneval.grade_answers(["\n" + body, "\n        return 1"], [row, row])
-    assert [one["passed"] for one in graded] == [True, False] and scores["pass_at_1"] == 0.5
-
-
-def test_mbpp_is_read_as_humaneval(tmp_path):
-    code = "import math\r\ndef helper(n):\r\n    return n\r\ndef root(n, d = 0):\r\n    return helper(math.isqrt(n))"
-    row = {"task_id": 11, "text": "Write a function, \\n and all.", "code": code, "test_setup_code": "",
-           "test_list": ["assert root(9) == 3", "assert root(17) == 4"]}  # fmt: skip
-    lines = [json.dumps(row | {"task_id": number}) for number in (10, 11, 510, 511)]
-    (tmp_path / "mbpp.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    first, last = humaneval.read_rows(tmp_path / "mbpp.jsonl", None)
-    assert (first["task_id"], last["task_id"], first["entry_point"]) == ("MBPP/11", "MBPP/510", "root")
-    assert humaneval.TASK.prompt(humaneval.as_problem(first)) == (
-        'class Solution:\n    def root(self, n, d=0):\n        r"""\n        Write a function, \\n and all.\n'
-        '        assert root(9) == 3\n        """'
-    )
-    answers = [first["canonical_solution"], "\n        return 3", "\n        return int(n ** 0.5)"]
-    assert [one["passed"] for one in humaneval.grade_answers(answers, [first] * 3)[1]] == [True, False, True]

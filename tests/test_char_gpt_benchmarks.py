@@ -1,6 +1,8 @@
 """What the benchmarks of notebook 01 change and compute."""
 
+import argparse
 import math
+import statistics
 import sys
 import zlib
 
@@ -12,7 +14,9 @@ from llmft_helpers.profiles import CharGptSettings
 from llmft_helpers.runs import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import char_gpt  # noqa: E402
 import char_gpt_ablation  # noqa: E402
+import char_gpt_runs  # noqa: E402
 
 SETTINGS = CharGptSettings(layers=2, heads=2, width=32, context=16, batch_size=4, seconds=1e6, max_steps=8,
                            learning_rate=1e-2, characters=10**6)  # fmt: skip
@@ -92,3 +96,44 @@ def unchanged():
 def test_a_variant_changes_what_its_name_says_and_nothing_else(name, unchanged):
     seen = observed(name)
     assert {key for key in seen if seen[key] != unchanged[key]} == CHANGES[name]
+
+
+class Repeats(torch.nn.Module):
+    """Expects the character just read once more, with probability 1/2."""
+
+    context = 4
+
+    def forward(self, ids):  # (B, T)
+        return torch.nn.functional.one_hot(ids, 3).float() * math.log(2)  # (B, T, 3): 1/2, 1/4, 1/4
+
+
+def test_random_windows_are_nanogpts_mean_over_all_positions():
+    ids = torch.tensor([0, 0, 1, 2, 2, 2, 0, 1] * 20)
+    wanted = statistics.mean(  # over every window, each of its positions alike
+        math.log(2) if ids[at + place] == ids[at + place + 1] else math.log(4)
+        for at in range(len(ids) - 4)
+        for place in range(4)
+    )
+    found = char_gpt_runs.random_windows(Repeats(), ids)
+    assert found["standard_error"] < char_gpt_runs.STANDARD_ERROR and found["windows"] >= char_gpt_runs.LEAST_WINDOWS
+    assert found["val_loss"] == pytest.approx(wanted, abs=4 * found["standard_error"])
+    few = char_gpt_runs.random_windows(Repeats(), ids, error=1.0)
+    assert few["windows"] == char_gpt_runs.LEAST_WINDOWS and few["standard_error"] > found["standard_error"]
+
+
+def test_a_text_of_its_own_is_split_and_spelled_as_nanogpt_does(tmp_path):
+    (tmp_path / "text.txt").write_text("abcdefghij" * 2 + "$", encoding="utf-8")
+    gpt = lift("01_char_gpt")
+    texts = char_gpt.read_texts(argparse.Namespace(text=tmp_path / "text.txt"), None, gpt)
+    assert texts == {"train": [("text", "abcdefghijabcdefgh")], "validation": [("text", "ij$")]}
+    tokenizer, read = char_gpt_runs.tokenizer_and_text(gpt, texts["train"])
+    assert (tokenizer.alphabet, read) == (list("$abcdefghij"), "abcdefghijabcdefgh")
+
+
+def test_the_published_loss_is_looked_for_by_the_published_rule():
+    nats = math.log(2)
+    result = {"curve": [(100.0, 2.3), (200.0, 2.0)], "random_windows": {"val_loss": 2.1 * nats}}
+    target = char_gpt.PUBLISHED / nats - 0.1  # as bits on the curve
+    wanted = 100 + 100 * (2.3 - target) / 0.3
+    assert char_gpt.seconds_to_published(result) == pytest.approx(wanted)
+    assert char_gpt.seconds_to_published(result | {"random_windows": {"val_loss": 2.2 * nats}}) is None
