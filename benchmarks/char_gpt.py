@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas
-from char_gpt_runs import CURVE_POINTS, load_texts, split_text, train_ours
+from char_gpt_runs import CURVE_POINTS, read_texts, train_ours
 from lifting import lift
 from nanogpt import train_nanogpt
 
@@ -121,15 +121,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_texts(options: argparse.Namespace, profile, gpt) -> dict:
-    """The documents by split; a text of its own brings its alphabet, which prepare.py takes from the whole file."""
-    if not options.text:
-        return load_texts(profile)
-    text = options.text.read_text(encoding="utf-8")
-    gpt.make_tokenizer = lambda _: gpt.CharTokenizer(sorted(set(text)))
-    return split_text(text)
-
-
 def main() -> None:
     options = parse()
     if options.nanogpt and not (options.nanogpt / "train.py").is_file():
@@ -140,14 +131,14 @@ def main() -> None:
     gpt.CHECKS = CURVE_POINTS
     gpt.Linear.compute = gpt.choose_device()[1]
     profile = load_profile(options.profile)
-    texts = read_texts(options, profile, gpt)
+    texts = read_texts(options.text, profile)
     settings = replace(profile.char_gpt, max_steps=10**9)
     characters = sum(len(text) for _, text in texts["train"])
     print(f"{device_description()['device']}; {characters:,} characters of training text, smaller domains repeated")
     about = {
         "setting": f"{options.seconds:g} s of training each, {device_description()['device']}",
         "characters": characters,
-        "data": {split: fingerprint(documents) for split, documents in texts.items()},
+        "data": {split: fingerprint(texts[split]) for split in texts if split != "alphabet"},
         "git_commit": git_commit(),
     }
     recipes, results, comparisons = options.recipes.split(",") if options.nanogpt else [], [], []

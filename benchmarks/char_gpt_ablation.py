@@ -4,7 +4,8 @@
 
 Every variant gets the same seconds of training, so that a choice must pay for its own cost; with `--steps` every
 variant gets the same number of steps instead, which does not depend on what else the machine is doing.
-The variants replace definitions that are lifted out of the notebook; notebook 01 shows the written file.
+The variants replace definitions that are lifted out of the notebook; notebook 01 shows the written file. With `--text`
+they are trained on one file, split as nanoGPT splits it (see char_gpt.py).
 """
 
 import argparse
@@ -17,7 +18,7 @@ from types import ModuleType
 
 import torch
 import torch.nn.functional as F
-from char_gpt_runs import Documents, load_texts, train_ours
+from char_gpt_runs import Documents, read_texts, train_ours
 from lifting import lift
 from torch import nn
 
@@ -170,6 +171,64 @@ def double_batch(gpt, settings):
     return replace(settings, batch_size=settings.batch_size * 2)
 
 
+def more_left_out(gpt, settings):
+    gpt.GROUP_DROPOUT = 0.75
+
+
+def less_left_out(gpt, settings):
+    gpt.GROUP_DROPOUT = 0.4
+
+
+def residual_dropout(gpt, settings):
+    for part in (gpt.Attention, gpt.MLP):
+        part.forward = _dropped(part.forward)
+
+
+def _dropped(forward):
+    return lambda self, *inputs: F.dropout(forward(self, *inputs), 0.1, self.training)
+
+
+def soft_cap(gpt, settings):
+    """Logits within -15..15 (Gemma 2, arXiv 2408.00118; modded-nanogpt)."""
+    stack = gpt.GPT.stack
+    gpt.GPT.stack = lambda self, *inputs: 15 * torch.tanh(stack(self, *inputs) / 15)  # (B, T, V)
+
+
+def embedding_again(gpt, settings):
+    """What enters the first block is added before every other one, too (modded-nanogpt)."""
+
+    def stack(self, x, turns, cache=None):  # (B, T, C), (T, D / 2)
+        first = x
+        for number, block in enumerate(self.blocks):
+            x = block(x + first if number else x, turns, cache)  # (B, T, C)
+        return self.head(gpt.norm(x)).float()  # (B, T, V)
+
+    gpt.GPT.stack = stack
+
+
+def decayed_blocks(gpt, settings):
+    make_optimizers = gpt.make_optimizers
+
+    def make_decayed(model, learning_rate):
+        optimizers = make_optimizers(model, learning_rate)
+        optimizers[0].param_groups[0]["weight_decay"] = 0.1
+        return optimizers
+
+    gpt.make_optimizers = make_decayed
+
+
+def momentum_warm_up(gpt, settings):
+    """Muon's momentum rises from 0.85 to 0.95 over its first 300 steps (modded-nanogpt)."""
+    train_step = gpt.train_step
+
+    def step(run, *inputs):
+        muon = run.optimizers[0].param_groups[0]
+        muon["momentum"] = 0.85 + 0.1 * min(1, run.progress["step"] / 300)
+        return train_step(run, *inputs)
+
+    gpt.train_step = step
+
+
 VARIANTS: dict[str, Variant] = {
     "as in the notebook": lambda gpt, settings: None,
     "no groups": no_groups,
@@ -196,6 +255,13 @@ VARIANTS: dict[str, Variant] = {
     "half the context": half_context,
     "twice the context": double_context,
     "twice the batch": double_batch,
+    "more groups left out": more_left_out,
+    "fewer groups left out": less_left_out,
+    "a tenth of the blocks' outputs left out": residual_dropout,
+    "soft-capped logits": soft_cap,
+    "embedding added before every block": embedding_again,
+    "weight decay for the blocks": decayed_blocks,
+    "Muon's momentum warmed up": momentum_warm_up,
 }
 
 
@@ -227,6 +293,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", default="1", help="comma-separated (default 1)")
     parser.add_argument("--only", help="comma-separated names of variants; default all")
     parser.add_argument("--profile", help="whose shape and corpora to use (default: LLMFT_PROFILE, or by device)")
+    parser.add_argument("--text", type=Path, help="train on this file instead of the profile's corpora")
     parser.add_argument("--json", type=Path, help="write what is printed")
     return parser.parse_args()
 
@@ -243,7 +310,7 @@ def main() -> None:
     else:
         settings, budget = replace(settings, seconds=options.seconds, max_steps=10**9), f"{options.seconds:g} s"
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    texts = load_texts(profile)
+    texts = read_texts(options.text, profile)
     print(f"{'variant':<44}{'bits/char':>10}{'change':>9}{'spread':>8}{'parameters':>12}{'steps':>7}{'ms/step':>9}")
     rows = []
     for name in names:

@@ -32,19 +32,31 @@ def load_texts(profile: Profile) -> dict[str, Documents]:
     return texts | {"train": gpt.whole_documents(texts["train"], profile.char_gpt.characters)}
 
 
-def split_text(text: str) -> dict[str, Documents]:
-    """nanoGPT's split of one text: the first 90% to train on, the rest for validation (its prepare.py)."""
+def read_texts(path: Path | None, profile: Profile) -> dict:
+    """The profile's documents, or one file as nanoGPT's prepare.py splits and spells it: the first 90% to train on, the
+    rest for validation, and as "alphabet" the characters of the whole file."""
+    if path is None:
+        return load_texts(profile)
+    text = path.read_text(encoding="utf-8")
     cut = int(0.9 * len(text))
-    return {"train": [("text", text[:cut])], "validation": [("text", text[cut:])]}
+    return {
+        "train": [("text", text[:cut])],
+        "validation": [("text", text[cut:])],
+        "alphabet": sorted(set(text)),
+    }
 
 
-def tokenizer_and_text(gpt, train: Documents):
+def tokenizer_and_text(gpt, texts: dict):
     """(tokenizer, training text as read): the alphabet is that of the documents, before any is repeated."""
-    tokenizer = gpt.make_tokenizer("".join(text for _, text in train))
+    train = texts["train"]
+    if "alphabet" in texts:
+        tokenizer = gpt.CharTokenizer(texts["alphabet"])
+    else:
+        tokenizer = gpt.make_tokenizer("".join(text for _, text in train))
     return tokenizer, "".join(text for _, text in gpt.balanced(train))
 
 
-def final_scores(gpt, model, tokenizer, texts: dict[str, Documents]) -> dict:
+def final_scores(gpt, model, tokenizer, texts: dict) -> dict:
     """By the notebook's rule on validation and, if there is one, test text; by nanoGPT's on validation."""
     scores = gpt.evaluate(model, tokenizer, texts["validation"], gpt.HISTORY)
     if "test" in texts:
@@ -71,9 +83,9 @@ def random_windows(model, ids, error: float = STANDARD_ERROR, batch_size: int = 
             return {"val_loss": sum(means) / len(means), "standard_error": spread, "windows": len(means)}
 
 
-def train_ours(gpt, settings: CharGptSettings, seed: int, texts: dict[str, Documents]) -> dict:
+def train_ours(gpt, settings: CharGptSettings, seed: int, texts: dict) -> dict:
     """Train the lifted GPT as the notebook does; returns scores, parameters, `curve` of (seconds, bits a character)."""
-    tokenizer, text = tokenizer_and_text(gpt, texts["train"])
+    tokenizer, text = tokenizer_and_text(gpt, texts)
     windows = gpt.all_windows(torch.tensor(tokenizer.encode(text), dtype=torch.int32), settings.context)
     torch.manual_seed(seed)
     model = gpt.GPT(tokenizer.size, settings.layers, settings.heads, settings.width, settings.context)

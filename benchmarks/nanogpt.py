@@ -60,7 +60,7 @@ class NanoGpt:
 
 def train_nanogpt(gpt, checkout: Path, recipe: str, seconds: float, seed: int, texts: dict[str, Documents]) -> dict:
     """Train nanoGPT by a recipe for about `seconds`; same result as `train_ours`."""
-    tokenizer, text = tokenizer_and_text(gpt, texts["train"])
+    tokenizer, text = tokenizer_and_text(gpt, texts)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "nanoGPT"
         shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns(".git", "data", "assets"))

@@ -162,3 +162,15 @@ def test_echo_is_eight_words_of_the_prompt_that_the_reference_does_not_need():
     assert prompt_echo(prompt, prompt, own="one two three four five six seven eight")
     # Repeating the starter code is what the reference does, too.
     assert not prompt_echo(PROMPT, CODE, own=ROW["starter_code"] + CODE)
+
+
+def test_the_first_word_of_a_statement_after_the_signature_is_no_echo_of_it():
+    """A statement begins with "Return", and so does many a body."""
+    starter = "class Solution:\n    def mean(self, marks: Dict[str, int], most: int) -> float:"
+    completion = "class Solution:\n    def mean(self, marks, most):\n        total = 1"
+    row = {"starter_code": starter, "entry_point": "mean", "completion": completion}
+    prompt = f'{starter}\n        """\n        Return the mean of the marks that are at most most.\n        """'
+    body = "\n        return sum(marks) / len(marks)"
+    assert not describe_code(starter + body, prompt, row)["prompt_echo"]
+    echo = "\n        # Return the mean of the marks that are at most most.\n        return 1"
+    assert describe_code(starter + echo, prompt, row)["prompt_echo"]

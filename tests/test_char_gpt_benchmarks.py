@@ -1,6 +1,5 @@
 """What the benchmarks of notebook 01 change and compute."""
 
-import argparse
 import math
 import statistics
 import sys
@@ -49,6 +48,13 @@ CHANGES = {
     "half the context": {"settings"},
     "twice the context": {"settings"},
     "twice the batch": {"settings"},
+    "more groups left out": {"training logits"},
+    "fewer groups left out": {"training logits"},
+    "a tenth of the blocks' outputs left out": {"training logits"},
+    "soft-capped logits": MODEL,
+    "embedding added before every block": MODEL | {"logits at start"},
+    "weight decay for the blocks": {"optimizers"},
+    "Muon's momentum warmed up": {"optimizers after a step"},
 }
 
 
@@ -65,6 +71,7 @@ def observed(name):
         (
             type(optimizer).__name__,
             group["lr"],
+            group.get("weight_decay"),
             sorted(paths.get(id(p), "none of the model's") for p in group["params"]),
         )
         for optimizer in run.optimizers
@@ -84,6 +91,9 @@ def observed(name):
         seen["training logits"] = model.train()(ids).tolist()
     windows = gpt.all_windows(torch.arange(200) % 50, 16)
     assert math.isfinite(gpt.train_step(run, windows, batch_size=4, factor=1.0))
+    # of Muon alone: AdamW for the blocks has none, which "optimizers" shows
+    momentum = run.optimizers[0].param_groups[0].get("momentum", 0.95)
+    seen["optimizers after a step"] = momentum
     return seen
 
 
@@ -124,9 +134,10 @@ def test_random_windows_are_nanogpts_mean_over_all_positions():
 def test_a_text_of_its_own_is_split_and_spelled_as_nanogpt_does(tmp_path):
     (tmp_path / "text.txt").write_text("abcdefghij" * 2 + "$", encoding="utf-8")
     gpt = lift("01_char_gpt")
-    texts = char_gpt.read_texts(argparse.Namespace(text=tmp_path / "text.txt"), None, gpt)
+    texts = char_gpt_runs.read_texts(tmp_path / "text.txt", None)
+    alphabet = texts.pop("alphabet")
     assert texts == {"train": [("text", "abcdefghijabcdefgh")], "validation": [("text", "ij$")]}
-    tokenizer, read = char_gpt_runs.tokenizer_and_text(gpt, texts["train"])
+    tokenizer, read = char_gpt_runs.tokenizer_and_text(gpt, texts | {"alphabet": alphabet})
     assert (tokenizer.alphabet, read) == (list("$abcdefghij"), "abcdefghijabcdefgh")
 
 

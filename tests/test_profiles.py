@@ -50,7 +50,8 @@ def test_long_differs_from_the_demo_in_how_much_and_in_what_numbers_it_trains_al
         tasks = {name: getattr(profile, name) for name in ("translation", "leetcode")}
         for name, task in tasks.items():
             train = dataclasses.replace(task.train, evaluations=4, epochs=1.0)
-            tasks[name] = dataclasses.replace(task, train_rows=0, train=train)
+            sources = tuple(dataclasses.replace(source, weight=1.0) for source in task.sources)
+            tasks[name] = dataclasses.replace(task, train_rows=0, sources=sources, train=train)
         lora = dataclasses.replace(profile.lora, int8_products=False)
         return dataclasses.replace(profile, name="", description="", lora=lora, **tasks)
 

@@ -48,6 +48,9 @@ def test_an_answer_goes_back_under_its_signature_unless_it_is_a_program_itself()
     assert task.program(PROBLEM, "\n        return sum(nums)\n") == whole
     assert task.program(PROBLEM, f"\n{whole}\n") == whole
     assert task.program(PROBLEM, f"Here it is:\n```python\n{whole}\n```") == f"Here it is:\n```python\n{whole}\n```"
+    plain = "import math\n\ndef total(nums):\n    return math.fsum(nums)"
+    assert task.program(PROBLEM, f"\n{plain}\n") == plain
+    assert task.program(PROBLEM, "") == ""
 
 
 def test_a_reference_that_does_not_fit_its_signature_is_asked_for_as_a_whole():

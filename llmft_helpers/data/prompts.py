@@ -77,10 +77,12 @@ class LeetcodeTask:
         return "\n" + (row["completion"].strip() if self._whole(row) else self._body(row))
 
     def program(self, row: dict, generated: str) -> str:
-        """The answer as it can run: what a model wrote under the signature, or the whole program if it wrote one."""
+        """The answer as it can run: what a model wrote under the signature, or the whole program if it wrote one, which
+        begins without an indent."""
         answer = generated.strip("\n").rstrip()
         head = method_bodies.signature(row["starter_code"])
-        if head is None or self._whole(row) or re.search(r"```|^class Solution\b", answer, re.MULTILINE):
+        whole = not answer[:1].isspace() or re.search(r"```|^class Solution\b", answer, re.MULTILINE)
+        if head is None or self._whole(row) or whole:
             return answer
         return f"{head[0]}\n{answer}"
 

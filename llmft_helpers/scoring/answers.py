@@ -130,16 +130,16 @@ def describe_code(answer: str, prompt: str, row: dict) -> dict[str, bool]:
     """What is true of one raw answer to a programming problem.
 
     `code_only`: the whole answer is Python as it stands; `parses`: what `extract_code` finds in it is;
-    `type_hints`: the entry point annotates its arguments and its result.
+    `type_hints`: the entry point annotates its arguments and its result; `prompt_echo` looks past the given signature.
     """
-    code = extract_code(answer, row["entry_point"])
+    code, starter = extract_code(answer, row["entry_point"]), row.get("starter_code", "").strip("\n").rstrip()
     method = _entry_point(code, row["entry_point"].removeprefix("Solution().")) if parses(code) else None
     return {
         "parses": parses(code),
         "defines_entry_point": method is not None,
         "type_hints": method is not None and _is_typed(method),
         "code_only": parses(answer),
-        "prompt_echo": prompt_echo(prompt, answer, row.get("starter_code", "") + row.get("completion", "")),
+        "prompt_echo": prompt_echo(prompt, answer.removeprefix(starter), f"{starter}\n{row.get('completion', '')}"),
     }
 
 
