@@ -143,21 +143,36 @@ def test_a_call_that_computes_is_found_in_a_folded_cell():
 def test_reports_fold_the_source_of_cells_that_only_speak(tmp_path, outputs):
     cells = [nbformat.v4.new_code_cell(f"print('out' 'put {name}')") for name in ("open", "folded")]
     cells[1].metadata.tags = ["hide-input"]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "fold.ipynb")
+    pointer = nbformat.v4.new_markdown_cell("[Executed copy](fold.ipynb)", metadata={"tags": ["source-only"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[pointer, *cells]), tmp_path / "fold.ipynb")
     page = notebooks.run_notebook(tmp_path / "fold.ipynb", load_profile("tiny"), "tiny").read_text(encoding="utf-8")
     fold = re.findall(r'<details class="folded-source">.*?</details>', page, re.DOTALL)
     assert len(fold) == 1 and "folded" in fold[0] and "output folded" not in fold[0] and "output open" in page
+    assert "Executed copy" not in page
     executed = nbformat.read(outputs / "tiny" / "reports" / "fold.ipynb", as_version=4)
-    assert executed.cells[1].outputs[0].text == "output folded\n"
+    assert [cell.outputs[0].text for cell in executed.cells] == ["output open\n", "output folded\n"]
 
 
 def test_plain_nbconvert_folds_the_same(tmp_path):
     cell = nbformat.v4.new_code_cell("1", metadata={"tags": ["hide-input"]})
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "fold.ipynb")
+    pointer = nbformat.v4.new_markdown_cell("[Executed copy](fold.ipynb)", metadata={"tags": ["source-only"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[pointer, cell]), tmp_path / "fold.ipynb")
     (line,) = re.findall(r"^ +\.venv/bin/jupyter (nbconvert .*) --execute notebooks", README, re.MULTILINE)
     command = [sys.executable, "-m", *line.split(), "--output-dir", str(tmp_path), str(tmp_path / "fold.ipynb")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert '<details class="folded-source">' in (tmp_path / "fold.html").read_text(encoding="utf-8")
+    page = (tmp_path / "fold.html").read_text(encoding="utf-8")
+    assert '<details class="folded-source">' in page and "Executed copy" not in page
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_points_to_its_executed_copy(path):
+    cells = nbformat.read(path, as_version=4).cells
+    (pointer,) = (cell.source for cell in cells if "source-only" in cell.metadata.get("tags", []))
+    (link,) = re.findall(r"\]\(([^)]+)\)", pointer)
+    copy = (path.parent / link).resolve()
+    assert copy.name == path.name and copy.stat().st_size < 1e6
+    executed = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in executed) and any(cell.outputs for cell in executed)
 
 
 @pytest.mark.parametrize("name", ["02_translation_lora", "03_leetcode_lora"])

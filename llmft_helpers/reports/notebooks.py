@@ -21,6 +21,7 @@ from ..runs import ROOT, outputs_root, run_dir, write_text
 FOLDER = ROOT / "notebooks"
 NEEDS = {"04": ("01", "02", "03")}  # by number: whose results a notebook reads
 TEMPLATES = Path(__file__).parent / "templates"
+SOURCE_ONLY = "source-only"  # tag of a cell that points to the executed copy
 
 
 def find_notebooks(numbers: list[str]) -> list[Path]:
@@ -92,11 +93,17 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
         error.add_note(f"the partial copy of {path.name} is {partial}; run again, training goes on where it was")
         raise
     partial.unlink(missing_ok=True)
+    return write_report(notebook, reports / path.name)
+
+
+def write_report(notebook, path: Path) -> Path:
+    """An executed notebook as `path` and as HTML beside it; the HTML's path."""
     notebook.metadata.pop("widgets", None)  # their state breaks rendering elsewhere
-    write_text(reports / path.name, nbformat.writes(notebook))
+    notebook.cells = [cell for cell in notebook.cells if SOURCE_ONLY not in cell.metadata.get("tags", [])]
+    write_text(path, nbformat.writes(notebook))
     exporter = HTMLExporter(embed_images=True, template_name="folded", extra_template_basedirs=[str(TEMPLATES)])
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    report = reports / f"{path.stem}.html"
+    report = path.with_suffix(".html")
     write_text(report, page)
     return report
 

@@ -82,7 +82,11 @@ def runs_table(metrics: dict[str, dict]) -> pandas.DataFrame:
     origin = {task: measured["provenance"] for task, measured in metrics.items()}
     return pandas.DataFrame(
         {
-            task: {"commit": p["git_commit"], "device": p["device"], "minutes": sum(p["seconds"].values()) / 60}
+            task: {
+                "commit": p["git_commit"],
+                "device": p["device"],
+                "minutes": f"{sum(p['seconds'].values()) / 60:.1f}",
+            }
             for task, p in origin.items()
         }
     )
