@@ -221,10 +221,10 @@ def momentum_warm_up(gpt, settings):
     """Muon's momentum rises from 0.85 to 0.95 over its first 300 steps (modded-nanogpt)."""
     train_step = gpt.train_step
 
-    def step(run, *inputs):
+    def step(run, *inputs, **named):
         muon = run.optimizers[0].param_groups[0]
         muon["momentum"] = 0.85 + 0.1 * min(1, run.progress["step"] / 300)
-        return train_step(run, *inputs)
+        return train_step(run, *inputs, **named)
 
     gpt.train_step = step
 

@@ -52,7 +52,7 @@ CHANGES = {
     "fewer groups left out": {"training logits"},
     "a tenth of the blocks' outputs left out": {"training logits"},
     "soft-capped logits": MODEL,
-    "embedding added before every block": MODEL | {"logits at start"},
+    "embedding added before every block": MODEL,
     "weight decay for the blocks": {"optimizers"},
     "Muon's momentum warmed up": {"optimizers after a step"},
 }
