@@ -42,8 +42,8 @@ PAGE = """# Results
 
 `make figures` writes this page and the README's table from the files that the runs and the benchmarks left in
 `outputs/demo` and `outputs/long`; what has not been measured is left out. The executed notebooks stand in
-[outputs/demo/reports](../outputs/demo/reports) and [outputs/long/reports](../outputs/long/reports). The terms are
-explained in the [README](../README.md#what-the-numbers-mean).
+[outputs/demo/reports](../outputs/demo/reports). The terms are explained in the
+[README](../README.md#what-the-numbers-mean).
 """
 
 
