@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas
 
+from llmft_helpers.models.embedded import present_name
 from llmft_helpers.reports.tables import markdown, with_interval
 from llmft_helpers.runs import write_text
 
@@ -227,10 +228,11 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
         )
         if names
     )
+    base = present_name(provenance["profile"]["model"]["name"])
     text = f"""# Which choices of the translation fine-tune matter
 
 `{COMMAND} --profile {provenance["profile"]["name"]} --docs docs/{page.name}` trained these runs and wrote this page
-({provenance["device"]}, seed {provenance["seed"]}, {minutes:.0f} minutes of training in all).
+(base {base}, {provenance["device"]}, seed {provenance["seed"]}, {minutes:.0f} minutes of training in all).
 Each run differs in one thing from the reference, the profile's own settings at that time ({settings}) on {rows} pairs.
 Two caveats: all rows hold more everyday than formal ones, the reference as many of either; and rsLoRA at this alpha
 multiplies the adapter by sqrt(rank). Each run passes {train["epochs"]:g} time(s) over its rows, keeps the adapter of
