@@ -206,17 +206,6 @@ def embedding_again(gpt, settings):
     gpt.GPT.stack = stack
 
 
-def decayed_blocks(gpt, settings):
-    make_optimizers = gpt.make_optimizers
-
-    def make_decayed(model, learning_rate):
-        optimizers = make_optimizers(model, learning_rate)
-        optimizers[0].param_groups[0]["weight_decay"] = 0.1
-        return optimizers
-
-    gpt.make_optimizers = make_decayed
-
-
 def momentum_warm_up(gpt, settings):
     """Muon's momentum rises from 0.85 to 0.95 over its first 300 steps (modded-nanogpt)."""
     train_step = gpt.train_step
@@ -260,7 +249,6 @@ VARIANTS: dict[str, Variant] = {
     "a tenth of the blocks' outputs left out": residual_dropout,
     "soft-capped logits": soft_cap,
     "embedding added before every block": embedding_again,
-    "weight decay for the blocks": decayed_blocks,
     "Muon's momentum warmed up": momentum_warm_up,
 }
 

@@ -53,7 +53,6 @@ CHANGES = {
     "a tenth of the blocks' outputs left out": {"training logits"},
     "soft-capped logits": MODEL,
     "embedding added before every block": MODEL,
-    "weight decay for the blocks": {"optimizers"},
     "Muon's momentum warmed up": {"optimizers after a step"},
 }
 
@@ -71,7 +70,6 @@ def observed(name):
         (
             type(optimizer).__name__,
             group["lr"],
-            group.get("weight_decay"),
             sorted(paths.get(id(p), "none of the model's") for p in group["params"]),
         )
         for optimizer in run.optimizers
