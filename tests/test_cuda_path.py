@@ -97,8 +97,9 @@ def test_the_mask_check_shows_example_by_example(card, rows):
 
 
 def test_rows_are_drawn_at_random_where_nothing_is_padded(card, rows):
-    first, other, again = card["drawn_lengths"]
+    first, other, again, *more = card["drawn_lengths"]
     assert first == again != other and sorted(first) == sorted(other) and len(first) == len(rows)
+    assert any(order[0] != max(first) for order in (first, other, *more))  # by length the longest would begin
 
 
 def test_out_of_memory_names_the_profiles_length(card):
