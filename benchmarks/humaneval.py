@@ -14,7 +14,8 @@ counts as that method or, since HumanEval itself asks for a function, as a plain
 The arm "base, as published" continues HumanEval's own prompt up to the next top-level statement instead, which is how
 scores of base models are usually reported; the columns on form do not apply to it.
 
-All answers are greedy, of at most the profile's max_new_tokens; the few-shot example is the shortest training problem.
+All answers are greedy, of at most the profile's max_new_tokens; the few-shot examples are the
+training problems that notebook 03 shows.
 """
 
 import argparse

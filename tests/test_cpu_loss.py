@@ -66,7 +66,13 @@ def test_a_head_that_is_trained_and_a_batch_without_completion_are_left_to_the_l
 
 @pytest.mark.parametrize("shape", [(5, 16), (2, 3, 16)])
 def test_the_product_with_a_frozen_weight_is_a_linear_layers(shape):
-    x, weight = torch.randn(shape), torch.randn(50, 16)
+    x, weight, bias = torch.randn(shape), torch.randn(50, 16), torch.randn(50)
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         wanted = torch.nn.functional.linear(x.to(dtype), weight.to(dtype))
         assert torch.allclose(product(x.to(dtype), weight.to(dtype)), wanted, atol=1e-5)
+        with torch.inference_mode():
+            assert torch.allclose(product(x.to(dtype), weight.to(dtype)), wanted, atol=1e-5)
+            biased = product(x.to(dtype), weight.to(dtype), bias.to(dtype))
+            assert torch.allclose(biased, wanted + bias.to(dtype), atol=1e-5 if dtype != torch.bfloat16 else 0.1)
+    x.requires_grad_()
+    assert torch.allclose(torch.autograd.grad(product(x, weight).sum(), x)[0], weight.sum(0).expand_as(x), atol=1e-5)

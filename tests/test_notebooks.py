@@ -259,7 +259,8 @@ def test_an_interrupted_notebook_is_one_line_and_the_partial_copy_kept(
     assert (tmp_path / "interrupted").is_file()
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     gc.collect()
-    assert "Task was destroyed" not in caplog.text
+    # nbclient may say that its kernel died; nothing else, as "Task was destroyed but it is pending!"
+    assert {record.getMessage() for record in caplog.records} <= {"Kernel died while waiting for execute reply."}
 
 
 def test_the_kernel_is_this_interpreters_whatever_is_called_python3(profile, tmp_path, monkeypatch):

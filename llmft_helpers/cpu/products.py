@@ -16,13 +16,13 @@ from .int8 import EightBit, int8_product, round_weight
 PART_ROWS, MANY_ROWS, NARROW = 512, 1408, 640
 
 
-def product(x, weight):
-    """x W^T for a frozen W, without a gradient: (..., K), (M, K) -> (..., M). In float32 oneDNN's takes from half to
-    all of the time of MKL's, which torch would choose."""
-    if x.dtype == torch.float32 == weight.dtype and torch.backends.mkldnn.is_available():
-        with torch.no_grad():
-            return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-    return F.linear(x, weight)
+def product(x, weight, bias=None):
+    """x W^T + b for a frozen W: (..., K), (M, K), (M,) -> (..., M). Without a gradient and in float32 by oneDNN, which
+    takes from half to all of the time of MKL, which torch would choose."""
+    plain = x.dtype == torch.float32 == weight.dtype and torch.backends.mkldnn.is_available()
+    if torch.is_grad_enabled() or not plain:
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class LowRankSums(torch.autograd.Function):
@@ -98,7 +98,7 @@ def products(x, weight, *layers):
             scales, factors = [s for _, _, s in adapters], [factor for a, b, _ in adapters for factor in (a, b)]
             return LowRankSums.apply(x, weight, rounded(weight), scales, *factors)
         if all(_is_bare(layer) for layer in layers):
-            return F.linear(x, weight) if torch.is_grad_enabled() else product(x, weight)
+            return product(x, weight)
     return torch.cat([layer(x) for layer in layers], -1)
 
 

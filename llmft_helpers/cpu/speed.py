@@ -45,9 +45,7 @@ def speed_up(model) -> None:
 
 
 def _head_forward(self, x):  # (..., C)
-    if torch.is_grad_enabled() or self.bias is not None:
-        return F.linear(x, self.weight, self.bias)
-    return product(x, self.weight)  # (..., V)
+    return product(x, self.weight, self.bias)  # (..., V)
 
 
 def _speed_up_layers(model) -> None:
@@ -122,10 +120,7 @@ def _unpacked_class():
 
     class Unpacked(Linear4bit):
         def forward(self, x):  # (..., K)
-            wide = x.to(self.dense.dtype)
-            if torch.is_grad_enabled() or self.bias is not None:
-                return F.linear(wide, self.dense, self.bias).to(x.dtype)  # (..., M)
-            return product(wide, self.dense).to(x.dtype)  # (..., M)
+            return product(x.to(self.dense.dtype), self.dense, self.bias).to(x.dtype)  # (..., M)
 
     Unpacked.__name__ = Linear4bit.__name__  # libraries look for it
     return Unpacked
