@@ -12,6 +12,7 @@ architecture: as a GGUF file whose tokenizer is taken over, and as a transformer
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -104,9 +105,21 @@ def partings(model, answers: list[dict]) -> tuple[list[dict], list[float]]:
     return found, differences
 
 
-def compare(reader: str, adapter: Path, rows: int) -> dict:
-    """One adapter: the merged model's answers to `rows` test rows against llama.cpp's from both files."""
+def exports(adapter: Path, folder: Path) -> tuple[Path, Path]:
+    """(GGUF folder, merged folder) of `adapter` in `folder`, made unless they are there."""
     from llmft_helpers.models.exporting import export
+    from llmft_helpers.models.loading import read_adapter_note
+    from llmft_helpers.models.notes import noted_profile
+
+    made = {kind: folder / f"{adapter.parent.name}-{kind}" for kind in ("gguf", "merged")}
+    for kind, output in made.items():
+        if not output.exists():
+            export(noted_profile(read_adapter_note(adapter), adapter), adapter, output, kind)
+    return made["gguf"], made["merged"]
+
+
+def compare(reader: str, adapter: Path, rows: int, folder: Path) -> dict:
+    """One adapter: the merged model's answers to `rows` test rows against llama.cpp's from both files."""
     from llmft_helpers.models.generation import generate
     from llmft_helpers.models.loading import load_base_model, read_adapter_note
     from llmft_helpers.models.notes import noted_profile, noted_task
@@ -114,37 +127,35 @@ def compare(reader: str, adapter: Path, rows: int) -> dict:
 
     note = read_adapter_note(adapter)
     profile, task = noted_profile(note, adapter), noted_task(note)
-    settings = getattr(profile, task.name)
+    longest = getattr(profile, task.name).max_new_tokens
     scored = random.Random(0).sample(read_jsonl(adapter.parent / "predictions.jsonl"), rows)
     prompts = [task.prompt(row) for row in scored]
-    asked = [row["es"] for row in scored] if task.name == "translation" else prompts
-    with tempfile.TemporaryDirectory() as folder:
-        files, whole = Path(folder) / "gguf", Path(folder) / "merged"
-        export(profile, adapter, files, "gguf")
-        export(profile, adapter, whole, "merged")
-        model, tokenizer = load_base_model(replace(profile.model, name=str(whole), load_in_4bit=False, revision=None))
-        model = model.float().eval()
-        texts = [one.text for one in generate(model, tokenizer, prompts, settings.max_new_tokens, task.stop, rows)]
-        sizes = {"merged": sum(path.stat().st_size for path in whole.glob("*.safetensors"))}
-        sizes |= {kind: (files / f"model-{kind}.gguf").stat().st_size for kind in KINDS}
-        report = {"base": note["base_model"], "rows": rows, "bytes": sizes}
-        question = {"asked": asked, "prompts": prompts, "stop": task.stop, "longest": settings.max_new_tokens}
-        for kind in KINDS:
-            answers = llama_cpp_answers(reader, files / f"model-{kind}.gguf", **question)
-            parts, differences = partings(model, answers)
-            theirs = [answer["text"] for answer in answers]
-            report[kind] = {
-                "same_prompt_tokens": sum(
-                    a["ids"] == tokenizer(p).input_ids for a, p in zip(answers, prompts, strict=True)
-                ),
-                "same_chat_prompt": sum(a["chat"] == p for a, p in zip(answers, prompts, strict=True)),
-                "same_text": sum(a == b for a, b in zip(theirs, texts, strict=True)),
-                "same_token_by_token": rows - len(parts),
-                "partings": parts,
-                "logit_difference": spread(differences),
-                "different_texts": [[a, b] for a, b in zip(texts, theirs, strict=True) if a != b],
-            } | bleu(task, scored, theirs)  # fmt: skip
-        return report | {"merged": bleu(task, scored, texts)}
+    asked = [row[task.source] for row in scored] if task.name == "translation" else prompts
+    files, whole = exports(adapter, folder)
+    model, tokenizer = load_base_model(replace(profile.model, name=str(whole), load_in_4bit=False, revision=None))
+    model = model.float().eval()
+    texts = [one.text for one in generate(model, tokenizer, prompts, longest, task.stop, rows)]
+    report = {"base": note["base_model"], "rows": rows, "merged": bleu(task, scored, texts)}
+    for kind in KINDS:
+        path = files / f"model-{kind}.gguf"
+        answers = llama_cpp_answers(
+            reader, path, asked=asked, prompts=prompts, stop=task.stop, longest=longest
+        )  # fmt: skip
+        parts, differences = partings(model, answers)
+        theirs = [answer["text"] for answer in answers]
+        tokens = [tokenizer(prompt).input_ids for prompt in prompts]
+        report[kind] = {
+            "bytes": path.stat().st_size,
+            "same_prompt_tokens": sum(answer["ids"] == ids for answer, ids in zip(answers, tokens, strict=True)),
+            "same_chat_prompt": sum(answer["chat"] == prompt for answer, prompt in zip(answers, prompts, strict=True)),
+            "same_text": sum(a == b for a, b in zip(theirs, texts, strict=True)),
+            "same_token_by_token": rows - len(parts),
+            "partings": parts,
+            "logit_difference": spread(differences),
+            "different_texts": [[a, b] for a, b in zip(texts, theirs, strict=True) if a != b],
+        }  # fmt: skip
+        report[kind] |= bleu(task, scored, theirs)
+    return report
 
 
 def spread(differences: list[float]) -> dict[str, float]:
@@ -158,7 +169,8 @@ def bleu(task, rows: list[dict], texts: list[str]) -> dict:
 
     if task.name != "translation":
         return {}
-    return {"bleu": translation_scores([task.answer(text) for text in texts], [row["en"] for row in rows])["bleu"]}
+    answers, references = [task.answer(text) for text in texts], [row[task.target] for row in rows]
+    return {"bleu": translation_scores(answers, references)["bleu"]}
 
 
 def architectures(reader: str) -> dict[str, dict]:
@@ -202,6 +214,7 @@ def main() -> None:
     parser.add_argument("--reader", required=True, help="a Python with llama-cpp-python")
     parser.add_argument("--adapters", nargs="*", type=Path, default=[], help="trained adapters, results beside them")
     parser.add_argument("--rows", type=int, default=20, help="test rows of each (default 20)")
+    parser.add_argument("--exports", type=Path, help="folder where the exports are left, or were (default: nowhere)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed, beside what is there")
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -212,7 +225,9 @@ def main() -> None:
     if not options.adapters:
         results["architectures"] = architectures(options.reader)
     for adapter in options.adapters:
-        results[adapter.parent.name] = compare(options.reader, adapter, options.rows)
+        with contextlib.ExitStack() as stack:
+            folder = options.exports or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            results[adapter.parent.name] = compare(options.reader, adapter, options.rows, folder)
     print(json.dumps(results, indent=2, ensure_ascii=False))
     if options.json:
         write_json(options.json, results)

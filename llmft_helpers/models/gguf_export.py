@@ -13,10 +13,9 @@ import torch
 
 from ..errors import UserError
 from .gguf_files import MODEL_TYPES, GgufFile
-from .gguf_vocabulary import write_tokenizer
+from .gguf_vocabulary import OTHERWISE, write_tokenizer
 
 KINDS = ("f16", "q8_0")
-LAYERS = {"full_attention"}  # what llama.cpp computes for a model whose file does not speak of a window
 
 
 def write_gguf(folder: Path, name: str, model, tokenizer, base: GgufFile | None, chat_template: str) -> None:
@@ -50,7 +49,7 @@ def _architecture(config) -> str:
     if config.model_type not in known:
         raise UserError(
             f"a model of the type {config.model_type!r} is not written as GGUF here; these are: {', '.join(known)}; "
-            "export --format merged, and convert that with llama.cpp's convert_hf_to_gguf.py"
+            + OTHERWISE
         )
     return known[config.model_type]
 
@@ -67,7 +66,7 @@ def _tensors(model, architecture: str, base: GgufFile | None) -> dict[str, torch
             continue
         own = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if own is None:
-            raise UserError(f"the weight {name} has no place in a GGUF file of the architecture {architecture}")
+            raise UserError(f"the weight {name} has no place in a GGUF file of a {architecture}: {OTHERWISE}")
         tensors[own] = _weight(own, weight.float(), architecture, model.config)
     stretch = _stretch(model.config) if base is None else _stretch_in(base)
     return tensors if stretch is None else tensors | {"rope_freqs.weight": stretch}
@@ -126,11 +125,11 @@ def _describe(writer, config) -> None:
     """The architecture's fields from transformers' configuration of a Llama or Qwen."""
     from gguf import RopeScalingType
 
-    if not LAYERS.issuperset(getattr(config, "layer_types", None) or LAYERS):
-        raise UserError("attention within a sliding window is not written as GGUF from a hub model; use a GGUF file")
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise UserError(f"a sliding window is not written as GGUF for {config.model_type}: {OTHERWISE}")
     rope, size = config.rope_parameters, _head_size(config)
     if rope["rope_type"] not in ("default", "linear", "llama3"):
-        raise UserError(f"rotary positions of the kind {rope['rope_type']!r} are not written as GGUF here")
+        raise UserError(f"rotary positions of the kind {rope['rope_type']!r} are not written as GGUF here: {OTHERWISE}")
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)

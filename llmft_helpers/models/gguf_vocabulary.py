@@ -10,6 +10,7 @@ from tokenizers import Regex, pre_tokenizers
 from ..errors import UserError
 from .gguf_tokenizer import CUTS, Kind
 
+OTHERWISE = "export --format merged, and convert that with llama.cpp's convert_hf_to_gguf.py"
 # numbers, contractions, runs of spaces and breaks, marks, other scripts: no two of CUTS leave the same pieces
 SAMPLE = (
     "I'll don'T 1 12 123 1234567 3.14 ½²\n\n\n \t x  y\r\n¡Niña! «años» cafe\u0301 漢字 Русский 🤖👩‍👩‍👧 "
@@ -57,7 +58,7 @@ def _cutting(tokenizer, model: dict) -> str:
     raise UserError(
         "this model's tokenizer is not written as GGUF here, only those over bytes that cut texts as "
         f"{', '.join(CUTS)} do: train on a GGUF file of the same base (model.name), whose tokenizer is taken over, or "
-        "export --format merged and convert that with llama.cpp's convert_hf_to_gguf.py"
+        + OTHERWISE
     )
 
 

@@ -9,7 +9,7 @@ from ..runs import read_json, write_text
 from .embedded import EMBEDDED, present_name, terms
 from .loading import model_path, read_adapter_note
 from .notes import noted_task
-from .ollama import IN_USE
+from .ollama import IN_USE, SMALLER
 
 HEADLINES = {
     "translation": {"bleu": "BLEU", "chrf": "chrF", "perplexity": "perplexity"},
@@ -52,9 +52,9 @@ OLLAMA = """In this folder:
     ollama create tuned -f Modelfile
     ollama run tuned
 
-`Modelfile` wraps what you type in the prompt below, stops where an answer ends, and takes `{weights}`; the other file
-holds the same weights in 16 bits. Chats of llama.cpp and LM Studio find the prompt in the file itself. As a completion,
-without them, it is:
+`Modelfile` wraps what you type in the prompt below, stops where an answer ends, and takes `{weights}`. `{smaller}` is
+about half as large and rounds the weights to 8 bits: now and then it finds other words. Chats of llama.cpp and LM
+Studio find the prompt in either file. As a completion it is:
 
 ```
 {prompt}
@@ -139,7 +139,7 @@ def model_card(results: Path, note: dict, folder: str, kind: str) -> str:
 def _use(task: Task, base: str, folder: str, kind: str, precision: str) -> str:
     prompt = task.prompt(EXAMPLE_PAIR if isinstance(task, TranslationTask) else EXAMPLE_PROBLEM)
     if kind == "gguf":
-        return OLLAMA.format(weights=IN_USE, prompt=prompt)
+        return OLLAMA.format(weights=IN_USE, smaller=SMALLER, prompt=prompt)
     if kind == "merged":
         return PYTHON.format(load=LOAD_MERGED.format(folder=folder), prompt=prompt)
     # A made or converted base has no address on a hub; its folder is what can be loaded.

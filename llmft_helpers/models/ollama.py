@@ -6,7 +6,7 @@ A model knows one prompt and has been asked one thing at a time: both ask the la
 from ..data.prompts import Task, TranslationTask
 
 LONGEST = 4096  # tokens: what `translate` and `solve` take, and little memory
-IN_USE = "model-q8_0.gguf"  # of the two files that are written
+IN_USE, SMALLER = "model-f16.gguf", "model-q8_0.gguf"
 LAST_OF_OLLAMA = "{{ range $i, $message := .Messages }}{{ if eq (len (slice $.Messages $i)) 1 }}ASKED{{ end }}{{ end }}"
 
 
@@ -28,7 +28,8 @@ def modelfile(task: Task, end: str, context: int, longest_answer: int) -> str:
         "num_ctx": min(context, LONGEST),
         "num_predict": longest_answer,
     }
-    lines = [f"FROM ./{IN_USE}", f"TEMPLATE {_quoted(template)}"]
+    lines = [f"# half the size, other words now and then: FROM ./{SMALLER}", f"FROM ./{IN_USE}"]
+    lines += [f"TEMPLATE {_quoted(template)}"]
     lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
     lines += [f"PARAMETER stop {_quoted(stop)}" for stop in (end, *task.stop)]
     return "\n".join(lines) + "\n"
