@@ -160,8 +160,11 @@ def _write(writer, tensors: dict[str, torch.Tensor], kind: str) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+        (file,) = writer.fout  # the writer's own way is NumPy's `tofile`, which does not say that a disk is full
+        writer.write_padding(file, file.tell())
         for name, tensor in tensors.items():
-            writer.write_tensor_data(quantize(tensor.detach().cpu().numpy(), types[name]))
+            file.write(quantize(tensor.detach().cpu().numpy(), types[name]))
+            writer.write_padding(file, file.tell())
     finally:
         writer.close()
 
