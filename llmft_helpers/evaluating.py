@@ -30,12 +30,12 @@ def evaluate(options: Namespace) -> int:
         with stages("evaluate"):
             metrics, answers = evaluate_task(model, tokenizer, task, rows, getattr(profile, name), shots, name)
     about = {"task": name, "model": _model_name(options), "rows": len(rows), "rows_of": _origin(options, profile)}
-    about |= {"direction": task.direction} if name == "translation" else {"isolation": _isolation()}
+    asked = {"direction": f"{task.source}-{task.target}"} if name == "translation" else {"isolation": _isolation()}
     print(_table(about, metrics))
     if options.predictions:
         write_jsonl(options.predictions, _predictions(task, rows, answers))
     if options.output:
-        about |= {"left_out": left_out, "shots": options.shots, "metrics": metrics}
+        about |= asked | {"left_out": left_out, "shots": options.shots, "metrics": metrics}
         write_json(options.output, about | {"provenance": provenance(profile, stages, {"test": fingerprint(rows)})})
     return 0
 

@@ -10,7 +10,7 @@ from test_evaluation import PROBLEM
 from test_models import shake
 
 from llmft_helpers.__main__ import main
-from llmft_helpers.data.prompts import LeetcodeTask, few_shot_rows
+from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask, few_shot_rows
 from llmft_helpers.models import loading as models
 from llmft_helpers.models.generation import Generated
 from llmft_helpers.scoring import evaluation
@@ -97,11 +97,14 @@ def test_adapter_merged_model_and_base_score_as_in_the_notebook(profile, adapter
     assert found["merged"]["provenance"]["profile"]["model"]["name"] == str(merged)
 
 
-def test_solved_examples_are_those_of_the_notebook(profile, tmp_path):
+def test_solved_examples_and_the_way_back_are_those_of_the_notebook(profile, tmp_path):
     one = experiment(profile, "translation")
     shown = few_shot_rows(one.task, one.corpus.train, 2)
     results, _ = scored(tmp_path, "translation", "--base", "--shots", "2", "--profile", "tiny")
     assert same(results["metrics"], one.score("base_few_shot", shown)) and results["shots"] == 2
+    results, rows = scored(tmp_path, "translation", "--base", "--direction", "en-es", "--profile", "tiny")
+    assert same(results["metrics"], one.score("tuned_en_es", asked=TranslationTask("en-es")))
+    assert results["direction"] == "en-es" and rows[0]["prompt"] == f"English: {rows[0]['en']}\nSpanish:"
 
 
 def test_scores_are_those_of_sacrebleus_own_command(profile, tmp_path, monkeypatch, capsys):
