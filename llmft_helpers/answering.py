@@ -103,6 +103,16 @@ def refuse_other_task(options: Namespace, task: str) -> None:
         raise UserError(f"{options.adapter or options.model} was trained for the task {trained}, not {task}")
 
 
+def task_named(options: Namespace) -> str:
+    """The task on the command line, else the one that was trained; UserError if they differ, or neither says it."""
+    if options.task:
+        refuse_other_task(options, options.task)
+    task = options.task or _note(options).get("task")
+    if not task:
+        raise UserError("the untuned base has no task of its own: evaluate translation --base, or leetcode")
+    return task
+
+
 def trained_profile(options: Namespace) -> Profile:
     """The chosen profile, or the one that adapter or merged model was trained with."""
     from .models.notes import noted_profile

@@ -43,13 +43,13 @@ def refuse_closed_output(path: Path | None) -> None:
         raise UserError("standard output is closed: name a file with --output")
 
 
-def refuse_overwriting(output: Path | None, *inputs: Path | None) -> None:
+def refuse_overwriting(output: Path | None, *inputs: Path | None, option: str = "--output") -> None:
     """UserError, before any work, if `output` is a folder or would replace one of the files that are read."""
     if output and output.is_dir():
-        raise UserError(f"--output {output} is a folder: name a file in it")
+        raise UserError(f"{option} {output} is a folder: name a file in it")
     for path in filter(None, inputs):
         if output and output.is_file() and path.is_file() and output.samefile(path):
-            raise UserError(f"--output {output} is the input: name another file")
+            raise UserError(f"{option} {output} is the input: name another file")
 
 
 def refuse_columns(path: Path, rows: list[dict], *names: str) -> None:

@@ -218,6 +218,18 @@ def test_the_rounding_table_shows_the_runs_that_the_profile_has():
     assert readme_table.beginnings(ablations | {"rows": rows[:2]}) is None
 
 
+def test_the_other_harness_stands_beside_ours():
+    about = {"rows": 120, "profile": "demo", "lm_eval_version": "0.4.13", "dtype": "float32", "git_commit": "abc"}
+    measured = {
+        "translation": about | {"ours": {"bleu": 34.674}, "lm_eval": {"bleu": 34.7}, "same_answers": 119},
+        "leetcode": about
+        | {"ours": {"tests_passed_rate": 0.1}, "lm_eval": {"tests_passed_rate": 0}, "same_answers": 1},
+    }
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme_table.harness(measured).split("\n")]
+    assert lines[2] == ["translation: BLEU", "34.67", "34.70", "119 of 120"]
+    assert lines[3] == ["code: tests passed", "10.0%", "0.0%", "1 of 120"]
+
+
 def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
     def run(speed, loss):
         return {"tokens_per_second": speed, "generated_tokens_per_second": 9.0, "peak_memory_gb": 2.0,

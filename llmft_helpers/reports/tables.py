@@ -12,7 +12,10 @@ from .unshown import is_shown
 
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
-INTERVALS = {"bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95"}
+INTERVALS = {
+    "bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95",
+    "parses_rate": "parses_ci95",
+}  # fmt: skip
 
 TRANSLATION_COLUMNS = {
     "perplexity": "perplexity", "bits_per_byte": "bits/byte", "bleu": "BLEU", "bleu_ci95": "95% interval",
