@@ -1,6 +1,6 @@
 """A question of one's own: base, few-shot base and tuned answer it next to each other, in a box or in a terminal.
 
-May use `answering`, `scoring`, `grading` and what is below.
+May use `answering` and what is below.
 """
 
 from .arms import Arms

@@ -1,7 +1,7 @@
-"""Notebook 04's box in a real browser: JupyterLab, the tiny profile, the system's Chromium. `make test-browser` runs it.
+"""Notebook 04's box in a real browser: JupyterLab, the tiny profile, the system's Chromium.
 
-`make test` does not: it wants a browser, playwright and two minutes. CHROMIUM names another browser, SCREENSHOTS a
-folder for pictures of what was seen.
+`make test-browser` runs it. `make test` does not: it wants a browser, playwright and two minutes. CHROMIUM names
+another browser, SCREENSHOTS a folder for pictures of what was seen.
 """
 
 import os
