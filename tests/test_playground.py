@@ -242,6 +242,12 @@ def test_outside_of_a_notebook_nobody_can_type():
     assert not box.has_frontend()
 
 
+@pytest.fixture
+def loaded(tuned, profile, monkeypatch):
+    """`compare` in this process takes the model that is there; the tests in processes of their own load theirs."""
+    monkeypatch.setattr(terminal, "load", lambda options: (profile, *tuned))
+
+
 def piped(monkeypatch, content: bytes):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
 
@@ -250,7 +256,7 @@ def blocks(text: str) -> list[list[str]]:
     return [part.split("\n") for part in text.removesuffix("\n").removesuffix("\n").split("\n\n")]
 
 
-def test_compare_answers_from_a_pipe_whatever_the_locale(adapters, pair_arms, monkeypatch, capsysbinary):
+def test_compare_answers_from_a_pipe_whatever_the_locale(adapters, pair_arms, loaded, monkeypatch, capsysbinary):
     long = "palabra " * 1000
     piped(monkeypatch, f"\ufeff¿Qué?\r\n\n{long}\n  \nUno\u2028dos".encode())
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(sys.stdout.buffer, encoding="ascii"))
@@ -267,7 +273,7 @@ def test_compare_answers_from_a_pipe_whatever_the_locale(adapters, pair_arms, mo
     assert said.startswith("error: line 3: 8,") and said.endswith("tokens, 2,036 fit: shorten it (not answered)")
 
 
-def test_a_line_that_is_not_utf8_ends_it_after_what_came_before(adapters, monkeypatch, capsys):
+def test_a_line_that_is_not_utf8_ends_it_after_what_came_before(adapters, loaded, monkeypatch, capsys):
     piped(monkeypatch, b"Hola.\n" + "¿Qué?\n".encode("latin1"))
     assert main(["compare", "--adapter", str(adapters / "translation")]) == 2
     written = capsys.readouterr()
@@ -275,7 +281,7 @@ def test_a_line_that_is_not_utf8_ends_it_after_what_came_before(adapters, monkey
     assert "error: standard input, line 2: not UTF-8 (byte 0); convert it, e.g. iconv -f cp1252" in written.err
 
 
-def test_compare_takes_problems_and_grades_those_with_tests(adapters, code_arms, monkeypatch, capsys):
+def test_compare_takes_problems_and_grades_those_with_tests(adapters, code_arms, loaded, monkeypatch, capsys):
     rows = [PROBLEM, PROBLEM | {"task_id": "mine", "tests": [{"args": [[2]], "expected": 2}]}]
     broken = [{"task_id": "a"}, PROBLEM | {"task_id": "odd", "tests": [1]}]
     piped(monkeypatch, "\n".join([*map(json.dumps, [*rows, *broken]), "{"]).encode())
@@ -292,7 +298,7 @@ def test_compare_takes_problems_and_grades_those_with_tests(adapters, code_arms,
                                                 "error: line 5: not valid JSON (Expecti"]  # fmt: skip
 
 
-def test_compare_reads_problems_from_a_file_as_solve_does(adapters, tmp_path, capsys):
+def test_compare_reads_problems_from_a_file_as_solve_does(adapters, loaded, tmp_path, capsys):
     path = tmp_path / "problems.jsonl"
     path.write_text(f"\n{json.dumps(PROBLEM)}\n", encoding="utf-8")
     assert main(["compare", "--adapter", str(adapters / "leetcode"), "--input", str(path)]) == 0

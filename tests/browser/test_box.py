@@ -29,6 +29,7 @@ PATIENCE = 240_000  # milliseconds: all of the notebook on one slow core
 @pytest.fixture(scope="module")
 def laboratory(outputs, tmp_path_factory):
     """The address of a JupyterLab over a copy of notebook 04, after runs of the notebooks whose results it reads."""
+    assert Path(CHROMIUM).is_file(), f"no browser at {CHROMIUM}: install Chromium, or name one with CHROMIUM=..."
     assert main(["run", "01", "02", "03", "--profile", "tiny"]) == 0
     folder = tmp_path_factory.mktemp("lab")
     shutil.copy(ROOT / "notebooks" / NOTEBOOK, folder)
