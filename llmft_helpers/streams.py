@@ -22,7 +22,11 @@ def read_text(path: Path | None) -> str:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
-        raise UserError(f"{name}: cannot be read ({reason(error)}): name a file that you may read") from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: object, error: OSError) -> UserError:
+    return UserError(f"{name}: cannot be read ({reason(error)}): name a file that you may read")
 
 
 def _decoded(content: bytes, name: object) -> str:
@@ -41,8 +45,11 @@ def split_lines(text: str) -> list[str]:
 
 def arriving_lines() -> Iterator[str]:
     """Lines of standard input, each as soon as it is there; UserError at one that is not UTF-8."""
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        yield _decoded(line, f"{STANDARD_INPUT}, line {number}").removesuffix("\n")
+    try:
+        for number, line in enumerate(sys.stdin.buffer, 1):
+            yield _decoded(line, f"{STANDARD_INPUT}, line {number}").removesuffix("\n")
+    except OSError as error:
+        raise _unreadable(STANDARD_INPUT, error) from error
 
 
 def refuse_closed_input() -> None:

@@ -9,13 +9,14 @@ import sys
 import termios
 import time
 from fcntl import ioctl
+from types import SimpleNamespace
 
 import pytest
 import torch
 from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 
-from llmft_helpers import data, models, playground
+from llmft_helpers import data, models, playground, streams
 from llmft_helpers.__main__ import main
 from llmft_helpers.errors import Terminated, UserError
 from llmft_helpers.grading import grade
@@ -279,6 +280,18 @@ def test_a_line_that_is_not_utf8_ends_it_after_what_came_before(adapters, loaded
     written = capsys.readouterr()
     assert len(blocks(written.out)) == 1
     assert "error: standard input, line 2: not UTF-8 (byte 0); convert it, e.g. iconv -f cp1252" in written.err
+
+
+def test_standard_input_that_breaks_off_is_one_line(monkeypatch):
+    def broken():
+        yield b"Hola.\n"
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=broken()))
+    lines = streams.arriving_lines()
+    assert next(lines) == "Hola."
+    with pytest.raises(UserError, match=r"^standard input: cannot be read \(Input/output error\)"):
+        next(lines)
 
 
 def test_compare_takes_problems_and_grades_those_with_tests(adapters, code_arms, loaded, monkeypatch, capsys):
