@@ -156,14 +156,14 @@ def test_a_page_keeps_a_programs_lines_and_shows_no_slur(monkeypatch):
 
 def test_the_box_answers_what_stands_in_its_field(pair_arms):
     made = box.Box(pair_arms, {"es": "Hola."})
-    made.fields["es"].value = "¿Dónde está la <b>estación</b>?"
+    made.fields["es"].value = "¿Dónde está\n la <b>estación</b>? "
     said = []
     made.status.observe(lambda change: said.append((change["new"], made.button.disabled)), "value")
     made.button.click()
     given = pair_arms.ask({"es": "¿Dónde está la <b>estación</b>?"})
     for arm, name in zip(ARMS, ("base", "base, few-shot", "tuned"), strict=True):
         assert f">{name}</th>" in made.answers.value and box.marked_pieces(marked(given)[arm]) in made.answers.value
-    assert "la &lt;b&gt;estación&lt;/b&gt;?" in made.answers.value and not made.button.disabled
+    assert "la &lt;b&gt;estación&lt;/b&gt;? " in made.answers.value and not made.button.disabled
     assert said == [("reading", True), ("base answers ...", True), ("base, few-shot answers ...", True),
                     ("tuned answers ...", True), ("", True)]  # fmt: skip
 

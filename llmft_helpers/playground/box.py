@@ -6,19 +6,15 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import HTML, display
 
+from ..data.cleaning import tidy
+from ..data.prompts import LANGUAGES
 from ..errors import UserError
 from ..reports.tables import ARM_NAMES, marked_pieces, text_table
 from ..reports.unshown import is_shown
 from .arms import Answer, Arms, marked
 from .typed_tests import with_typed_test
 
-LABELS = {
-    "es": "Spanish",
-    "en": "English",
-    "problem_description": "problem",
-    "starter_code": "signature",
-    "test": "test",
-}
+LABELS = LANGUAGES | {"problem_description": "problem", "starter_code": "signature", "test": "test"}
 WIDE = ipywidgets.Layout(width="50em", height="auto")
 
 
@@ -48,10 +44,10 @@ def has_frontend() -> bool:
 
 def asked(question: dict[str, str]) -> dict:
     """The row to ask for what stands in the fields; UserError if one is empty or the test is no Python."""
-    empty = [LABELS[key] for key, text in question.items() if key != "test" and not text.strip()]
+    row = {key: tidy(text) if key in LANGUAGES else text for key, text in question.items() if key != "test"}
+    empty = [LABELS[key] for key, text in row.items() if not text.strip()]
     if empty:
         raise UserError(f"{empty[0]}: type something first")
-    row = {key: text for key, text in question.items() if key != "test"}
     return with_typed_test(row, question["test"]) if question.get("test", "").strip() else row
 
 
