@@ -53,12 +53,20 @@ def asked(question: dict[str, str]) -> dict:
 
 def page(question: dict[str, str], answers: dict[str, Answer]) -> str:
     """HTML: the question, the three answers next to each other with differing words marked, seconds and verdicts."""
-    texts = "<br>".join(f"<b>{LABELS[key]}</b>: {html.escape(text)}" for key, text in question.items() if text)
-    pieces = marked(answers)
-    cells = [marked_pieces(pieces[arm]) if is_shown(one.text) else "(not shown)" for arm, one in answers.items()]
+    given = [f"<b>{LABELS[key]}</b>: {_text(key, html.escape(text))}" for key, text in question.items() if text]
+    kind = list(question)[-1]
+    cells = [
+        _text(kind, marked_pieces(pieces)) if is_shown(answers[arm].text) else "(not shown)"
+        for arm, pieces in marked(answers).items()
+    ]
     told = [f"{one.seconds:.1f} s<br>{html.escape(one.verdict)}" for one in answers.values()]
     table = text_table([ARM_NAMES[arm] for arm in answers], [cells, told])
-    return f"<div style='white-space:pre-wrap'>{texts}</div>{table}"
+    return "".join(f"<div style='white-space:pre-wrap'>{one}</div>" for one in given) + table
+
+
+def _text(key: str, marked_up: str) -> str:
+    """Code in letters of one width, on lines of its own."""
+    return f"<div style='font-family:monospace'>{marked_up}</div>" if key in ("starter_code", "test") else marked_up
 
 
 class Box(ipywidgets.VBox):
