@@ -1,4 +1,4 @@
-"""The command line: doctor, run, train, evaluate, export, translate, solve, grade.
+"""The command line: doctor, run, train, evaluate, export, translate, solve, compare, grade.
 
 A user's mistake prints one line and exits with 2.
 """
@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, required=True, help="solutions.jsonl")
     add_profile(sub, TRAINED)
 
+    sub = verb("compare", compare, "answer line by line with base, few-shot base and tuned, next to each other")
+    sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
+    sub.add_argument("--input", type=Path, help="sentences, or problems.jsonl (default: standard input, or typed)")
+    sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
+    sub.set_defaults(model=None)
+    add_profile(sub, TRAINED)
+
     sub = verb("grade", grade, "run solutions against their problems' tests, isolated")
     sub.add_argument("--input", type=Path, required=True, help="solutions.jsonl")
     sub.add_argument("--problems", type=Path, required=True, help="problems.jsonl")
@@ -179,6 +186,15 @@ def export(options: argparse.Namespace) -> int:
     export_merged(profile, options.adapter, options.output)
     print(f"merged model: {options.output}")
     return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    with contextlib.redirect_stdout(sys.stderr):  # its greeting is no answer
+        import unsloth  # noqa: F401  it asks to be imported before transformers
+
+    from .playground.terminal import compare_lines
+
+    return compare_lines(options)
 
 
 def _task_id(path: Path, number: int, row: dict) -> str:
