@@ -240,6 +240,11 @@ def _text(tokenizer, tokens) -> str:
     return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+def before_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text up to the first stop string after its first word."""
+    return text[: _stop_place(text, stop)]
+
+
 def _stop_place(text: str, stop: tuple[str, ...]) -> int | None:
     """Where the first stop string after the leading white space begins."""
     lead = len(text) - len(text.lstrip())
@@ -253,8 +258,8 @@ def _cut(tokenizer, tokens: list[int], end: int, stop: tuple[str, ...]) -> Gener
         tokens = tokens[: tokens.index(end)]
     tokens = [token for token in tokens if token != tokenizer.pad_token_id]
     text = _text(tokenizer, tokens)
-    stopped = _stop_place(text, stop)  # before the end token: the model wrote past its answer
-    return Generated(text if stopped is None else text[:stopped], len(tokens) + ended, ended and stopped is None)
+    answer = before_stop(text, stop)  # shorter: the model wrote past its answer before the end token
+    return Generated(answer, len(tokens) + ended, ended and answer == text)
 
 
 def tokens_per_second(results: list[Generated], seconds: float) -> float:
