@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
+from .. import processes
 from ..data.corpora import load_problems
 from ..data.prompts import LeetcodeTask
 from ..device import compute_dtype, has_card
+from ..errors import UserError
 from ..grading.execution import default_workers, grade
 from ..models.generation import before_stop
 from ..models.loading import (
@@ -118,8 +120,10 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
 def train_grpo(profile: Profile) -> Path:
     """Train the adapter of notebook 03 on with GRPO, score it before and after, save; the folder.
 
-    A run that was killed goes on from its last checkpoint.
+    A run that was killed goes on from its last checkpoint. UserError under a launcher.
     """
+    if processes.count() > 1:
+        raise UserError("leetcode-grpo runs in one process: start it without a launcher")
     before, folder, stages = run_dir(profile, "leetcode") / "adapter", run_dir(profile, "leetcode_grpo"), Stages()
     read_adapter_note(before)  # before minutes of loading
     corpus, task, answers, metrics = load_problems(profile), LeetcodeTask(), {}, {}
