@@ -40,7 +40,8 @@ def rewards(bodies, rows=None):
 
 def test_the_reward_is_the_share_of_tests_passed_and_nothing_if_unsafe():
     assert rewards(BODIES) == list(BODIES.values())
-    code = [f"{ROW['starter_code']}\n        {body}" for body in BODIES]
+    answers = [body.partition("\n# Problem")[0] for body in BODIES]
+    code = [f"{ROW['starter_code']}\n        {body}" for body in answers]
     for reward, graded in zip(rewards(BODIES), grade(code, [ROW] * len(code)), strict=True):
         assert reward == (0 if "unsafe" in graded["verdicts"] else graded["tests_passed"] / graded["tests_total"])
 

@@ -297,6 +297,7 @@ def test_base_and_references_are_notebook_03s_and_own_arms_are_scored_alike(tune
 
 def test_where_nothing_passes_nothing_is_trained_and_the_rest_goes_on(tuned, profile, monkeypatch):
     learner = FromTests(profile)
+    shutil.rmtree(learner.folder)
     learner.read_data()
     learner.load_model()
     scores = learner.sample()  # a random model

@@ -7,7 +7,7 @@ import torch
 
 from ..runs import fingerprint
 
-LIKELY = 256  # tokens looked at first: sorting a large vocabulary takes longer than a small model's step
+LIKELY = 1024  # tokens looked at first: sorting a large vocabulary takes longer than a small model's step
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ def draw(scores: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p:
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
     """(their probabilities, 0 outside of the nucleus, the likeliest tokens in the order of the vocabulary), (B, K)."""
-    size = probabilities.shape[-1]
-    likely, tokens = probabilities.topk(min(LIKELY, size))  # (B, K)
-    if likely.sum(-1).min() < top_p:
-        likely, tokens = probabilities.sort(descending=True)
+    count, size = LIKELY, probabilities.shape[-1]
+    likely, tokens = probabilities.topk(min(count, size))  # (B, K)
+    while count < size and likely.sum(-1).min() < top_p:
+        count *= 8
+        likely, tokens = probabilities.topk(min(count, size))
     before = likely.double().cumsum(-1) - likely  # what is likelier than each
     likely = likely.masked_fill(before >= top_p, 0.0)
     tokens, order = tokens.sort()
