@@ -49,7 +49,7 @@ def test_long_differs_from_the_demo_in_how_much_and_in_what_numbers_it_trains_al
     def trained_alike(profile):
         tasks = {name: getattr(profile, name) for name in ("translation", "leetcode")}
         for name, task in tasks.items():
-            train = dataclasses.replace(task.train, evaluations=4, epochs=1.0)
+            train = dataclasses.replace(task.train, evaluations=4, epochs=1.0, scored_rows=50)
             sources = tuple(dataclasses.replace(source, weight=1.0) for source in task.sources)
             tasks[name] = dataclasses.replace(task, train_rows=0, sources=sources, train=train)
         lora = dataclasses.replace(profile.lora, int8_products=False)

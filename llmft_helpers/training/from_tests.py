@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -115,8 +115,9 @@ class FromTests:
     def _trainer(self, folder: Path):
         train, watched = watch_some(self.own, self.corpus.validation)
         rows = [training_rows(LeetcodeTask(), some) for some in (train, watched)]
+        settings = replace(self.settings.train, scored_rows=0, keep="loss")
         length, seed = self.profile.model.max_length, self.profile.seed
-        return make_trainer(self.model, self.tokenizer, *rows, self.settings.train, length, folder, seed)
+        return make_trainer(self.model, self.tokenizer, *rows, settings, length, folder, seed)
 
     def _take(self, adapter: Path | None) -> None:
         """Put an adapter's weights, or the fresh ones, in place."""

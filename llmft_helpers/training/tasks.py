@@ -5,6 +5,7 @@ from pathlib import Path
 from .. import processes
 from ..data.corpora import Corpus, load_pairs, load_problems
 from ..data.prompts import LeetcodeTask, Task, TranslationTask, training_rows
+from ..errors import UserError
 from ..grading.execution import isolation_level
 from ..models.loading import adapters_off, add_lora, load_adapter, load_base_model, model_path, save_adapter
 from ..models.model_card import write_model_card
@@ -15,6 +16,8 @@ from ..runs import Stages, provenance, run_dir, save_metrics, write_json, write_
 from ..scoring import evaluation
 from .checkpoints import delete_checkpoints
 from .fine_tuning import fine_tune, make_trainer
+from .tracking import tracking_arguments
+from .watching import Watch
 
 
 class Experiment:
@@ -62,6 +65,8 @@ class Experiment:
             self.profile.model.max_length,
             self.folder / "trainer",
             self.profile.seed,
+            Watch(self.task, self.corpus.validation, self.settings),
+            tracking_arguments(self.profile, self.name),
         )
         return self.trainer
 
@@ -178,6 +183,8 @@ def train_task(profile: Profile, name: str) -> Path:
     trainer = experiment.make_trainer()
     processes.fill_last_batch(trainer)
     sharded = trainer.is_fsdp_enabled
+    if sharded and experiment.settings.train.keep == "score":
+        raise UserError('train.keep = "score" needs a model that can answer: a sharded one cannot, use "loss"')
     if not sharded:
         experiment.score_untuned()
     experiment.train()
