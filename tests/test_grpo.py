@@ -9,7 +9,7 @@ import torch
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.grading.execution import grade
-from llmft_helpers.models.loading import add_lora
+from llmft_helpers.models.loading import add_lora, load_base_model
 from llmft_helpers.profiles import load_profile
 from llmft_helpers.training import grpo
 
@@ -78,8 +78,16 @@ def weights(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten().float() for p in model.parameters() if p.requires_grad])
 
 
-def test_a_few_steps_follow_the_reward(fresh, few_steps, tmp_path, monkeypatch):
+def make(fresh, profile, folder):
+    model, tokenizer = fresh
+    model = add_lora(model, profile.lora, profile.seed)
+    return grpo.make_grpo_trainer(model, tokenizer, [ROW | {"task_id": name} for name in "abcd"], profile, folder)
+
+
+def test_a_few_steps_follow_the_reward_and_a_stopped_run_goes_on(fresh, few_steps, tmp_path, monkeypatch):
     """Groups of `samples` answers to one problem are graded together, and the adapter moves where rewards differ."""
+    from transformers import TrainerCallback
+
     batches = []
 
     def spaces(completions, problem, **_):
@@ -88,12 +96,9 @@ def test_a_few_steps_follow_the_reward(fresh, few_steps, tmp_path, monkeypatch):
 
     monkeypatch.setattr(grpo, "tests_passed", spaces)
     monkeypatch.setattr(grpo, "PROMPTS", 2)
-    model, tokenizer = fresh
-    model = add_lora(model, few_steps.lora, few_steps.seed)
-    rows = [ROW | {"task_id": name} for name in "abcd"]
-    trainer = grpo.make_grpo_trainer(model, tokenizer, rows, few_steps, tmp_path)
-    before = weights(model)
-    trainer.train()
+    trainer = make(fresh, few_steps, tmp_path / "whole")
+    before = weights(trainer.model)
+    grpo.train_on(trainer)
     samples = few_steps.from_tests.samples
     assert [count for count, _ in batches] == [2 * samples] * 2
     for _, names in batches:
@@ -101,7 +106,29 @@ def test_a_few_steps_follow_the_reward(fresh, few_steps, tmp_path, monkeypatch):
         assert all(len(group) == 1 for group in groups) and len(set.union(*groups)) == 2
     logged = [one for one in trainer.state.log_history if "reward" in one]
     assert len(logged) == 2 and all(one["reward"] > 0 for one in logged)
-    assert not torch.equal(weights(model), before)
+    assert not torch.equal(weights(trainer.model), before)
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                raise KeyboardInterrupt
+
+    batches.clear()
+    stopped = make(load_base_model(few_steps.model), few_steps, tmp_path / "stopped")
+    stopped.add_callback(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        grpo.train_on(stopped)
+    learned = weights(stopped.model)
+    resumed = make(load_base_model(few_steps.model), few_steps, tmp_path / "stopped")
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args, state, control, model, **kwargs):
+            seen.append((state.global_step, weights(model)))
+
+    resumed.add_callback(Look())
+    grpo.train_on(resumed)
+    assert [step for step, _ in seen] == [1] and torch.equal(seen[0][1], learned) and len(batches) == 2
 
 
 def test_without_the_adapter_of_notebook_03_it_says_so(few_steps, tmp_path, monkeypatch):

@@ -112,9 +112,18 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
     if not has_card():  # as `make_trainer` does
         cast_adapter(model, torch.float32)
     trainer.remove_callback(PrinterCallback)
-    for callback in (Progress(), Checks(CHECKPOINTS, fingerprint([asdict(profile), fitting]))):
+    trainer.checks = Checks(CHECKPOINTS, fingerprint([asdict(profile), fitting]))
+    for callback in (Progress(), trainer.checks):
         trainer.add_callback(callback)
     return trainer
+
+
+def train_on(trainer) -> None:
+    """From the last whole checkpoint of this run, if there is one."""
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir), trainer.checks.key)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if not has_card():
+        cast_adapter(trainer.model, trainer.model.dtype)
 
 
 def train_grpo(profile: Profile) -> Path:
@@ -141,11 +150,7 @@ def train_grpo(profile: Profile) -> Path:
     score("references")
     trainer = make_grpo_trainer(model, tokenizer, corpus.train, profile, folder / "trainer")
     with stages("training"):
-        (checks,) = (one for one in trainer.callback_handler.callbacks if hasattr(one, "key"))
-        checkpoint = last_checkpoint(folder / "trainer", checks.key)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if not has_card():
-        cast_adapter(model, model.dtype)
+        train_on(trainer)
     score("grpo")
     save_adapter(model, folder / "adapter", adapter_note(profile, "leetcode"))
     write_jsonl(folder / "predictions.jsonl", evaluation.merge_predictions(test, answers))
