@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add_profile(sub)
 
     sub = verb("train", train, "fine-tune and score without a notebook; on several GPUs under `accelerate launch`")
-    sub.add_argument("task", choices=("translation", "leetcode"))
+    sub.add_argument("task", choices=("translation", "leetcode", "leetcode-grpo"))
     add_profile(sub)
 
     sub = verb("evaluate", evaluate, "score a model: on its profile's test rows, or on a file of yours")
@@ -165,6 +165,7 @@ def train(options: argparse.Namespace) -> int:
     import unsloth  # noqa: F401  it asks to be imported before transformers
 
     from .processes import is_main, start_processes
+    from .training.grpo import train_grpo
     from .training.tasks import train_task
 
     profile = load_profile(options.profile)
@@ -172,7 +173,8 @@ def train(options: argparse.Namespace) -> int:
     start_processes()
     alone = only_run(profile) if is_main() else contextlib.nullcontext()
     with alone, contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
-        folder = train_task(profile, options.task)
+        grpo = options.task == "leetcode-grpo"
+        folder = train_grpo(profile) if grpo else train_task(profile, options.task)
         print(f"adapter and results: {folder}")
     return 0
 

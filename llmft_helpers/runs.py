@@ -34,6 +34,7 @@ ROOT = _root()
 PINNED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "evaluate",
           "sacrebleu", "unsloth", "unsloth_zoo")  # fmt: skip
 TASKS = ("char_gpt", "translation", "leetcode", "comparison")
+MORE_TASKS = ("from_tests",)  # which a run without numbers leaves out
 
 
 def outputs_root() -> Path:
@@ -288,5 +289,5 @@ def save_metrics(profile: Profile, task: str, metrics: dict) -> None:
     path = run_dir(profile, task) / "metrics.json"
     write_json(path, metrics)
     root = path.parents[1]
-    present = [name for name in TASKS if (root / name / "metrics.json").is_file()]
+    present = [name for name in (*TASKS, *MORE_TASKS) if (root / name / "metrics.json").is_file()]
     write_json(root / "results.json", {name: read_json(root / name / "metrics.json") for name in present})

@@ -13,6 +13,7 @@ from .unshown import is_shown
 
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
+ARM_NAMES |= {"references": "tuned on references", "own": "on own answers", "both": "on both"}  # notebook 05
 INTERVALS = {
     "bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95",
     "parses_rate": "parses_ci95",
@@ -108,9 +109,9 @@ def bits_table(bits: dict[str, dict[str, float]]) -> pandas.DataFrame:
     return pandas.DataFrame.from_dict(bits, orient="index")
 
 
-def arms_table(metrics: dict, columns: dict[str, str]) -> pandas.DataFrame:
+def arms_table(metrics: dict, columns: dict[str, str], arms: Iterable[str] = ARMS) -> pandas.DataFrame:
     """One row an arm, one column a metric, ready to display."""
-    rows = {ARM_NAMES[arm]: {title: _shown(key, metrics[arm][key]) for key, title in columns.items()} for arm in ARMS}
+    rows = {ARM_NAMES[arm]: {title: _shown(key, metrics[arm][key]) for key, title in columns.items()} for arm in arms}
     return pandas.DataFrame.from_dict(rows, orient="index")
 
 

@@ -103,7 +103,8 @@ class Checks(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step in self.steps:
             # A logged loss is a mean since the last one, which a resumed run cannot know.
-            control.should_log = control.should_evaluate = control.should_save = True
+            control.should_log = control.should_save = True
+            control.should_evaluate = args.eval_strategy != "no"
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         check_finite(metrics["eval_loss"], state.global_step)
