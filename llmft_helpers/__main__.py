@@ -107,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = verb("export", export, "merge an adapter into its base: one model for any tool")
     sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
-    sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged")
+    formats = "merged (default): for transformers; gguf: for Ollama, LM Studio and llama.cpp"
+    sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged", help=formats)
     sub.add_argument("--output", type=Path, required=True, help="a new folder")
     add_profile(sub, TRAINED)
 
@@ -180,13 +181,14 @@ def train(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    from .models.exporting import export_merged, refuse
+    from .models.exporting import export as write_export
 
-    refuse(options.format, options.output)
     profile = trained_profile(options)
     stay_offline_if_local(profile)
-    export_merged(profile, options.adapter, options.output)
-    print(f"merged model: {options.output}")
+    write_export(profile, options.adapter, options.output, options.format)
+    print(f"{options.format} model: {options.output}")
+    if options.format == "gguf":
+        print(f"for Ollama: ollama create NAME -f {options.output}/Modelfile")
     return 0
 
 
