@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from llmft_helpers.models.embedded import EMBEDDED, present_name
+from llmft_helpers.reports import character_sentences
 from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
 from llmft_helpers.runs import TASKS, read_json, write_text
 
@@ -309,6 +310,7 @@ def page(folder: Path, runs: dict[str, dict], elsewhere: dict[str, dict[str, dic
         "Rounding and where the adapter begins": shown("ablations/ablations.json", beginnings),
         "Speed on a GPU": shown("gpu_full.json", gpu_full),
         "The character GPT against nanoGPT": nanogpt(folder / "char_gpt"),
+        "The character GPT on the public yardstick": shown("char_gpt/shakespeare.json", character_sentences.yardstick),
     }
     return "\n".join([PAGE, *(f"## {title}\n\n{text}\n" for title, text in sections.items() if text)])
 
