@@ -1,4 +1,4 @@
-"""The command line: doctor, run, train, evaluate, export, translate, solve, grade.
+"""The command line: doctor, run, train, evaluate, export, translate, solve, compare, grade.
 
 A user's mistake prints one line and exits with 2.
 """
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add_profile(sub)
 
     sub = verb("train", train, "fine-tune and score without a notebook; on several GPUs under `accelerate launch`")
-    sub.add_argument("task", choices=("translation", "leetcode"))
+    sub.add_argument("task", choices=("translation", "leetcode", "leetcode-grpo"))
     add_profile(sub)
 
     sub = verb("evaluate", evaluate, "score a model: on its profile's test rows, or on a file of yours")
@@ -107,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = verb("export", export, "merge an adapter into its base: one model for any tool")
     sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
-    sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged")
+    formats = "merged (default): for transformers; gguf: for Ollama, LM Studio and llama.cpp"
+    sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged", help=formats)
     sub.add_argument("--output", type=Path, required=True, help="a new folder")
     add_profile(sub, TRAINED)
 
@@ -122,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     add_model(sub)
     sub.add_argument("--input", type=Path, required=True, help="problems.jsonl")
     sub.add_argument("--output", type=Path, required=True, help="solutions.jsonl")
+    add_profile(sub, TRAINED)
+
+    sub = verb("compare", compare, "answer line by line with base, few-shot base and tuned, next to each other")
+    sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
+    sub.add_argument("--input", type=Path, help="sentences, or problems.jsonl (default: standard input, or typed)")
+    sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
+    sub.set_defaults(model=None)
     add_profile(sub, TRAINED)
 
     sub = verb("grade", grade, "run solutions against their problems' tests, isolated")
@@ -158,6 +166,7 @@ def train(options: argparse.Namespace) -> int:
     import unsloth  # noqa: F401  it asks to be imported before transformers
 
     from .processes import is_main, start_processes
+    from .training.grpo import train_grpo
     from .training.tasks import train_task
 
     profile = load_profile(options.profile)
@@ -165,20 +174,31 @@ def train(options: argparse.Namespace) -> int:
     start_processes()
     alone = only_run(profile) if is_main() else contextlib.nullcontext()
     with alone, contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
-        folder = train_task(profile, options.task)
+        grpo = options.task == "leetcode-grpo"
+        folder = train_grpo(profile) if grpo else train_task(profile, options.task)
         print(f"adapter and results: {folder}")
     return 0
 
 
 def export(options: argparse.Namespace) -> int:
-    from .models.exporting import export_merged, refuse
+    from .models.exporting import export as write_export
 
-    refuse(options.format, options.output)
     profile = trained_profile(options)
     stay_offline_if_local(profile)
-    export_merged(profile, options.adapter, options.output)
-    print(f"merged model: {options.output}")
+    write_export(profile, options.adapter, options.output, options.format)
+    print(f"{options.format} model: {options.output}")
+    if options.format == "gguf":
+        print(f"for Ollama: ollama create NAME -f {options.output}/Modelfile")
     return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    with contextlib.redirect_stdout(sys.stderr):  # its greeting is no answer
+        import unsloth  # noqa: F401  it asks to be imported before transformers
+
+    from .playground.terminal import compare_lines
+
+    return compare_lines(options)
 
 
 def _task_id(path: Path, number: int, row: dict) -> str:

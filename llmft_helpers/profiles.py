@@ -145,6 +145,20 @@ class CharGptSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class FromTestsSettings:
+    """Notebook 05 and `train leetcode-grpo`."""
+
+    problems: Count = 0  # training problems that are asked, those with the shortest solutions first; 0: all
+    samples: Annotated[int, Field(ge=2)] = 8  # answers to each
+    temperature: PositiveFloat = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    kept: PositiveInt = 4  # passing answers to a problem that are trained on, at most
+    rounds: PositiveInt = 1  # of sampling and training
+    grpo_steps: PositiveInt = 100
+    grpo_learning_rate: PositiveFloat = 1e-5
+
+
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     name: str
     description: str
@@ -154,6 +168,7 @@ class Profile:
     translation: TaskSettings
     leetcode: TaskSettings
     char_gpt: CharGptSettings
+    from_tests: FromTestsSettings = FromTestsSettings()
     report_to: Annotated[tuple[Tracker, ...], BeforeValidator(_as_trackers)] = ()  # trackers told of the fine-tunes
     file: str | None = None  # no key: where `load_profile` read it; None for a preset
 

@@ -29,6 +29,7 @@ MAY_USE["doctor"] = {"models", "grading", *MAY_USE["models"]}
 MAY_USE["streams"] = {"runs", *MAY_USE["runs"]}
 MAY_USE["answering"] = {"streams", "scoring", *MAY_USE["scoring"]}
 MAY_USE["evaluating"] = {"answering", *MAY_USE["answering"]}
+MAY_USE["playground"] = {"answering", *MAY_USE["answering"]}
 MAY_USE["__main__"] = set(MAY_USE) - {"__main__"}
 OUTSIDE = {"values", "confinement"}  # the worker's own parts, which it imports outside the package
 

@@ -20,13 +20,14 @@ from ..runs import ROOT, outputs_root, run_dir, write_text
 from .estimates import TIMED, Estimate, announce, in_words, this_machine
 
 FOLDER = ROOT / "notebooks"
-NEEDS = {"04": ("01", "02", "03")}  # by number: whose results a notebook reads
+NEEDS = {"04": ("01", "02", "03"), "05": ("03",)}  # by number: whose results a notebook reads
+ON_REQUEST = ("05",)  # takes its time
 TEMPLATES = Path(__file__).parent / "templates"
 SOURCE_ONLY = "source-only"  # tag of a cell that points to the executed copy
 
 
 def find_notebooks(numbers: list[str]) -> list[Path]:
-    """Paths of the notebooks with these numbers ("01" or "1"), of all of them for an empty list."""
+    """Paths of the notebooks with these numbers ("01" or "1"); for an empty list all but those ON_REQUEST."""
     every = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
     known = {path.name[:2]: path for path in every}
     if not every:
@@ -34,7 +35,8 @@ def find_notebooks(numbers: list[str]) -> list[Path]:
     unknown = [number for number in numbers if number.zfill(2) not in known]
     if unknown:
         raise UserError(f"no notebook {', '.join(unknown)}: there are {', '.join(known)}")
-    return [known[number.zfill(2)] for number in numbers] or every
+    chosen = [number.zfill(2) for number in numbers] or [number for number in known if number not in ON_REQUEST]
+    return [known[number] for number in chosen]
 
 
 def run_notebooks(paths: list[Path], profile: Profile, profile_choice: str) -> bool:

@@ -12,11 +12,12 @@ import pandas
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from .tables import ARM_NAMES, ARMS
+from .tables import ARM_NAMES
 
 COLOURS = {"base": "#999999", "base_few_shot": "#E69F00", "tuned": "#0072B2"}
+COLOURS |= {"references": "#0072B2", "own": "#E69F00", "both": "#009E73"}
+HATCHES = {"base": "", "base_few_shot": "//", "tuned": "..", "references": "..", "own": "//", "both": "xx"}
 SCORES = {"bleu": "BLEU", "tests_passed": "tests passed"}  # of a history, beside its losses
-HATCHES = {"base": "", "base_few_shot": "//", "tuned": ".."}
 
 
 def save_figure(figure, path: Path) -> None:
@@ -51,7 +52,8 @@ def _draw_losses(history: list[dict], over: str, unit: str) -> Figure:
     axes.legend(frameon=False)
     for name, below in zip(scores, panels[1:, 0], strict=True):
         _curve(below, history, over, name, "o-", COLOURS["tuned"])
-        below.set(ylabel=SCORES[name], ylim=(0, None))
+        highest = max(entry.get(name, 0.0) for entry in history)
+        below.set(ylabel=SCORES[name], ylim=(0, 1.15 * highest or 1))  # a marker at the top stays whole
     panels[-1, 0].set_xlabel("seconds of training" if over == "seconds" else over)
     return figure
 
@@ -94,14 +96,15 @@ def plot_arms(
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     arms = all_axes[0][0].get_legend_handles_labels()
-    figure.legend(*arms, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(ARMS), frameon=False, fontsize=8)
+    figure.legend(*arms, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(arms[0]), frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
 def _grouped_bars(axes, values: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> None:
-    width = 0.8 / len(ARMS)
-    for index, arm in enumerate(ARMS):
-        places = [group + (index - 1) * width for group in range(len(values))]
+    arms = list(next(iter(values.values())))
+    width = 0.8 / len(arms)
+    for index, arm in enumerate(arms):
+        places = [group + (index - (len(arms) - 1) / 2) * width for group in range(len(values))]
         heights = [by_arm[arm] for by_arm in values.values()]
         axes.bar(
             places,
