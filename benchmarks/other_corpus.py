@@ -5,7 +5,7 @@
 
 Rows are a seeded random sample of the cleaned corpus; rows that share a side with the adapter's own corpora are left
 out. Prints BLEU with its 95% interval, chrF and the answers' length ratio; `--base` adds the untuned model, asked
-without and with the solved examples of notebook 02.
+without and with the solved examples of notebook 02. A whole file as it is: the command `evaluate --input`.
 """
 
 import argparse
