@@ -140,6 +140,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        _as_usual(partial)
         if path.exists():
             os.replace(path, old)
         try:
@@ -151,6 +152,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _as_usual(folder: Path) -> None:
+    """Files for whom the umask says: safetensors' are for their owner alone, and Ollama runs as a user of its own."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(folder.stat().st_mode & 0o666)
 
 
 def write_json(path: Path, value: object) -> None:
