@@ -5,7 +5,7 @@
 
 Rows are a seeded random sample of the cleaned corpus; rows that share a side with the adapter's own corpora are left
 out. Prints BLEU with its 95% interval, chrF and the answers' length ratio; `--base` adds the untuned model, asked
-without and with the solved examples of notebook 02.
+without and with the solved examples of notebook 02. A whole file as it is: the command `evaluate --input`.
 """
 
 import argparse
@@ -18,13 +18,12 @@ import pandas
 from llmft_helpers import runs
 from llmft_helpers.data import corpora
 from llmft_helpers.data.cleaning import normalise, reason_to_drop
-from llmft_helpers.data.prompts import TranslationTask
+from llmft_helpers.data.prompts import TranslationTask, few_shot_rows
 from llmft_helpers.data.sources import read_source
 from llmft_helpers.models.loading import adapters_off, load_for_inference, read_adapter_note
 from llmft_helpers.models.notes import noted_profile
 from llmft_helpers.profiles import Source
 from llmft_helpers.scoring.evaluation import evaluate_task
-from llmft_helpers.training.tasks import few_shot_rows
 
 SEED = 0
 COLUMNS = ("bleu", "bleu_ci95", "chrf", "length_ratio", "eos_rate", "perplexity", "bits_per_byte")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from .errors import UserError
@@ -25,6 +25,13 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 Count = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+
+
+def _as_trackers(value: object) -> object:
+    """`report_to` as users of the library write it: "none", a name, or a list of names."""
+    named = [] if value == "none" else value
+    return (named,) if isinstance(named, str) else tuple(named) if isinstance(named, list) else named
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -105,6 +112,8 @@ class TrainSettings:
     max_steps: PositiveInt | None = None
     evaluations: PositiveInt = 4  # validation losses and checkpoints during the run, the last one at its end
     loss_on_prompt: bool = False  # score the prompt's tokens too
+    scored_rows: Count = 50  # validation rows that are answered and scored at every check
+    keep: Literal["loss", "score"] = "loss"  # which adapter: the lowest validation loss, or the best of those scores
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -136,6 +145,20 @@ class CharGptSettings:
 
 
 @dataclass(frozen=True, config=STRICT)
+class FromTestsSettings:
+    """Notebook 05 and `train leetcode-grpo`."""
+
+    problems: Count = 0  # training problems that are asked, those with the shortest solutions first; 0: all
+    samples: Annotated[int, Field(ge=2)] = 8  # answers to each
+    temperature: PositiveFloat = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    kept: PositiveInt = 4  # passing answers to a problem that are trained on, at most
+    rounds: PositiveInt = 1  # of sampling and training
+    grpo_steps: PositiveInt = 100
+    grpo_learning_rate: PositiveFloat = 1e-5
+
+
+@dataclass(frozen=True, config=STRICT)
 class Profile:
     name: str
     description: str
@@ -145,6 +168,8 @@ class Profile:
     translation: TaskSettings
     leetcode: TaskSettings
     char_gpt: CharGptSettings
+    from_tests: FromTestsSettings = FromTestsSettings()
+    report_to: Annotated[tuple[Tracker, ...], BeforeValidator(_as_trackers)] = ()  # trackers told of the fine-tunes
     file: str | None = None  # no key: where `load_profile` read it; None for a preset
 
 

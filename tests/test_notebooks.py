@@ -1,4 +1,4 @@
-"""The four notebooks, executed headless in `tiny`, and what a failing one leaves behind."""
+"""The notebooks, executed headless in `tiny`, and what a failing one leaves behind."""
 
 import ast
 import gc
@@ -22,7 +22,7 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models.notes import adapter_note
 from llmft_helpers.profiles import PRESETS, load_profile
 from llmft_helpers.reports import notebooks
-from llmft_helpers.runs import ROOT, TASKS
+from llmft_helpers.runs import MORE_TASKS, ROOT, TASKS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -50,11 +50,11 @@ def test_the_kernel_gets_large_pages_beside_the_users_own_allocator_settings(pro
     assert notebooks.kernel_environment(profile, "tiny")["GLIBC_TUNABLES"] == wanted
 
 
-def test_all_four_run_and_fill_the_results_contract(reports, outputs):
+def test_all_run_and_fill_the_results_contract(reports, outputs):
     assert [report.name for report in reports] == [path.with_suffix(".html").name for path in NOTEBOOKS]
     assert all("<html" in report.read_text(encoding="utf-8")[:500].lower() for report in reports)
     results = json.loads((outputs / "own" / "results.json").read_text())
-    assert list(results) == list(TASKS)
+    assert list(results) == [*TASKS, *MORE_TASKS]
     scores = {"perplexity", "bits_per_byte", "bleu", "eos_rate", "prompt_echo_rate"}
     translation = {"bleu_01", "chrf", "bleu_signature", "bleu_ci95", "length_ratio", "per_source", "answer_language"}
     code = {"pass_at_1", "pass_at_1_ci95", "tests_passed_rate", "parses_rate", "defines_entry_point_rate"}
@@ -73,7 +73,10 @@ def test_all_four_run_and_fill_the_results_contract(reports, outputs):
     assert all(set(row) == {"everyday", "formal", "code"} for row in compared["bits_per_byte"].values())
     kinds = {"translations", "solutions", "Spanish", "English", "everyday", "formal", "code"}
     assert all(set(row) == kinds for row in compared["forgetting"].values()) and len(compared["forgetting"]) == 3
-    for task in TASKS:
+    learned = results["from_tests"]  # a random model solves nothing: the notebook says so and goes on
+    assert learned["rounds"][0]["passed"] == 0 and learned["p_values"] == {} and set(learned["other_texts"]) == {
+        "base", "references"}  # fmt: skip
+    for task in results:
         provenance = results[task]["provenance"]
         assert {"versions", "device", "dtype", "profile", "seed", "data", "git_commit", "seconds"} <= set(provenance)
 
@@ -88,9 +91,22 @@ def test_runs_leave_plots_predictions_and_adapters(reports, own_profile, outputs
         rows = [json.loads(line) for line in (root / task / "predictions.jsonl").read_text().splitlines()]
         assert len(rows) == json.loads((root / task / "metrics.json").read_text())["rows"]["test"]
         assert all(arm in row for row in rows for arm in ("base", "base_few_shot", "tuned"))
-    for task in TASKS:
+    for task in (*TASKS, *MORE_TASKS):
         assert list((root / task).glob("*.png"))
+    answers = (root / "from_tests" / "round_1" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(answers) == 4 * 3 and {"text", "code", "passed", "verdict"} <= set(json.loads(answers[0]))
     assert (root / "char_gpt" / "sample.txt").read_text().strip()
+
+
+def test_a_report_shows_worked_examples_and_no_box_that_nobody_answers(reports):
+    cells = nbformat.read(reports[-1].with_suffix(".ipynb"), as_version=4).cells
+    sentence, problem = (cell for cell in cells if "playground.try_it" in cell.source)
+    for cell, asked in ((sentence, "las llaves en el cajón de la cocina"), (problem, "sumOfEvens")):
+        (shown,) = (output.data for output in cell.outputs if output.output_type == "display_data")
+        assert asked in shown["text/html"] and "base, few-shot</th>" in shown["text/html"]
+        assert shown["text/html"] in reports[-1].read_text(encoding="utf-8")
+        assert not any("widget" in kind for kind in shown)
+    assert problem.outputs[-1].data["text/html"].count("of 2 tests passed") == 3
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -272,6 +288,11 @@ def test_the_kernel_is_this_interpreters_whatever_is_called_python3(profile, tmp
     code = f"import sys\nassert sys.executable == {sys.executable!r}, sys.executable"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path / "06_own.ipynb")
     assert notebooks.run_notebook(tmp_path / "06_own.ipynb", profile, "tiny").is_file()
+
+
+def test_notebook_05_runs_on_request_alone():
+    assert [path.name[:2] for path in notebooks.find_notebooks([])] == ["01", "02", "03", "04"]
+    assert [path.name[:2] for path in notebooks.find_notebooks(["3", "05"])] == ["03", "05"]
 
 
 def test_without_notebooks_it_is_said_where_they_are(tmp_path, monkeypatch):

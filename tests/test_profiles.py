@@ -17,6 +17,7 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import (
     PRESETS,
     CharGptSettings,
+    FromTestsSettings,
     LoraSettings,
     ModelSettings,
     Profile,
@@ -27,7 +28,16 @@ from llmft_helpers.profiles import (
 )
 from llmft_helpers.runs import ROOT
 
-SETTINGS = (Profile, ModelSettings, LoraSettings, TaskSettings, TrainSettings, Source, CharGptSettings)
+SETTINGS = (
+    Profile,
+    ModelSettings,
+    LoraSettings,
+    TaskSettings,
+    TrainSettings,
+    Source,
+    CharGptSettings,
+    FromTestsSettings,
+)
 TINY = (PRESETS / "tiny.toml").read_text(encoding="utf-8")
 
 
@@ -49,11 +59,12 @@ def test_long_differs_from_the_demo_in_how_much_and_in_what_numbers_it_trains_al
     def trained_alike(profile):
         tasks = {name: getattr(profile, name) for name in ("translation", "leetcode")}
         for name, task in tasks.items():
-            train = dataclasses.replace(task.train, evaluations=4, epochs=1.0)
+            train = dataclasses.replace(task.train, evaluations=4, epochs=1.0, scored_rows=50)
             sources = tuple(dataclasses.replace(source, weight=1.0) for source in task.sources)
             tasks[name] = dataclasses.replace(task, train_rows=0, sources=sources, train=train)
         lora = dataclasses.replace(profile.lora, int8_products=False)
-        return dataclasses.replace(profile, name="", description="", lora=lora, **tasks)
+        asked = dataclasses.replace(profile.from_tests, problems=0)
+        return dataclasses.replace(profile, name="", description="", lora=lora, from_tests=asked, **tasks)
 
     assert trained_alike(demo) == trained_alike(long)
     assert demo.translation.train_rows and not long.translation.train_rows

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from llmft_helpers import device, runs
 from llmft_helpers.errors import UserError
@@ -154,6 +155,17 @@ def test_what_cannot_be_written_to_is_named_and_stays(kind, tmp_path):
     with pytest.raises(UserError, match=f"cannot write {path}: "):
         runs.write_text(path, "text")
     assert path.stat().st_mode == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_folders_files_are_for_whom_the_umask_says(tmp_path, umask, mode):
+    previous = os.umask(umask)
+    try:
+        with runs.whole_folder(tmp_path / "adapter") as partial:
+            save_file({"weight": torch.ones(1)}, partial / "model.safetensors")
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "adapter" / "model.safetensors").stat().st_mode & 0o777 == mode
 
 
 def test_a_folder_that_is_replaced_may_be_a_link_and_is_never_missing(tmp_path, monkeypatch):

@@ -80,6 +80,18 @@ def test_training_says_which_adapter_is_kept_and_where_it_went_on(changes, words
     assert words in sentences.training(trained(**changes), 512)
 
 
+@pytest.mark.parametrize(
+    ("name", "scores", "words"),
+    [("bleu", (20.04, 31.26), "BLEU 20.0, then 31.3"), ("tests_passed", (0.1, 0.125), "10.0% of tests, then 12.5%")],
+)
+def test_training_says_how_the_answers_became_better_and_what_asking_took(name, scores, words):
+    looks = [{"step": 5, "samples": [], "seconds": 1.0}, {"step": 10, "samples": [], "seconds": 2.0}]
+    run = trained(samples=looks)
+    run["history"] += [{"step": 5, name: scores[0]}, {"step": 10, name: scores[1]}]
+    expected = f" The validation rows that were answered at the checks: {words}; answering took 5.0% of the time."
+    assert sentences.training(run, 512).endswith(expected)
+
+
 @pytest.mark.parametrize(("p", "words"), [(0.01, "more than chance explains"), (0.2, "within what chance explains")])
 def test_bleu_change_against_either_base(p, words):
     text = sentences.bleu_change(translation(few_p=p), 3)

@@ -7,13 +7,14 @@ Nothing here changes a result beyond rounding. May use `device` and `errors` alo
 from .cache import roomy_cache
 from .int8 import int8_is_much_faster
 from .products import add_in_place, round_to_int8
-from .shared_prefix import causal_lm, read_shared_prefix
+from .shared_prefix import causal_lm, read_for_all, read_shared_prefix
 from .speed import speed_up
 
 __all__ = [
     "add_in_place",
     "causal_lm",
     "int8_is_much_faster",
+    "read_for_all",
     "read_shared_prefix",
     "roomy_cache",
     "round_to_int8",

@@ -29,3 +29,21 @@ def read_shared_prefix(model, rows: list[list[int]], at_most: int):
     causal_lm(model).model(input_ids=torch.tensor([rows[0][:length]]), past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(len(rows))
     return length, cache
+
+
+@torch.inference_mode()
+def read_for_all(model, ids, mask, cache, known: int, places) -> None:
+    """Read all but `known` tokens and the last of each row (D, T), padded on the left; keep their keys and values as
+    often as `places` (B,) names the row; nothing on a GPU, as above."""
+    if cache is None:
+        return
+    if known < ids.shape[1] - 1:
+        positions = (mask.cumsum(1) - 1).clamp(min=0)  # (D, T)
+        causal_lm(model).model(
+            input_ids=ids[:, known:-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[:, known:-1],
+            past_key_values=cache,
+            use_cache=True,
+        )
+    cache.batch_select_indices(places)

@@ -16,8 +16,10 @@ from .loading import (
 )
 from .model_card import write_model_card
 from .notes import adapter_note
+from .sampling import Sampling
 
 __all__ = [
+    "Sampling",
     "adapter_note",
     "adapters_off",
     "add_lora",

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from ..cpu.cache import roomy_cache
-from ..cpu.shared_prefix import read_shared_prefix
+from ..cpu.shared_prefix import read_for_all, read_shared_prefix
 from ..errors import UserError
+from .sampling import Draw, Sampling
 
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
 STRETCH = 6  # new tokens after which rows that ended leave the batch on a CPU
@@ -36,8 +37,10 @@ def generate(
     stop: tuple[str, ...] = (),
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
+    sampling: Sampling | None = None,
 ) -> list[Generated]:
-    """Greedy continuations in the order of `prompts`, each up to the end token, a stop string or the limit.
+    """Continuations in the order of `prompts`, each up to the end token, a stop string or the limit: greedy ones, or as
+    many drawn ones of each prompt, one after the other, as `sampling` asks for.
 
     A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.
     Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
@@ -46,14 +49,16 @@ def generate(
     _refuse_too_long(model, tokenizer, prompts, max_new_tokens)
     was_training = model.training
     model.eval()
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: memory fails early
-    results: list[Generated | None] = [None] * len(prompts)
+    answers = sampling.answers if sampling else 1
+    asked = [(prompt, answer) for prompt in prompts for answer in range(answers)]
+    order = sorted(range(len(asked)), key=lambda i: -len(asked[i][0]))  # longest first: memory fails early
+    results: list[Generated | None] = [None] * len(asked)
     done = 0
     try:
         while done < len(order):
-            batch = order[done : done + batch_size]
+            batch = order[done : done + (batch_size - batch_size % answers or batch_size)]  # whole prompts, if they fit
             try:
-                generated = _generate_batch(model, tokenizer, [prompts[i] for i in batch], max_new_tokens, stop)
+                generated = _generate_batch(model, tokenizer, [asked[i] for i in batch], max_new_tokens, stop, sampling)
             except torch.OutOfMemoryError:
                 if batch_size == 1:
                     raise
@@ -89,29 +94,43 @@ def _refuse_too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) 
 
 
 def _generate_batch(
-    model, tokenizer, prompts: list[str], max_new_tokens: int, stop: tuple[str, ...]
+    model, tokenizer, asked: list[tuple[str, int]], max_new_tokens: int, stop: tuple[str, ...], sampling
 ) -> list[Generated]:
-    rows = tokenizer(prompts).input_ids
-    known, cache = read_shared_prefix(model, rows, min(map(len, rows)) - 1)
-    rests = tokenizer.pad({"input_ids": [row[known:] for row in rows]}, padding_side="left", return_tensors="pt")
-    prefix = torch.tensor([row[:known] for row in rows], dtype=torch.long)  # (B, P)
-    ids = torch.cat([prefix, rests.input_ids], 1).to(model.device)  # (B, T), padded after what is shared
-    mask = torch.cat([torch.ones_like(prefix), rests.attention_mask], 1).to(model.device)  # (B, T)
-    cache = roomy_cache() if cache is None else cache
-    stretch = max_new_tokens if cache is None else STRETCH
+    """One result for each (prompt, number of the answer)."""
+    ids, mask, cache = _read(model, tokenizer, [prompt for prompt, _ in asked], once=sampling is not None)
     answers = _Answers(ids.shape[1])
-    answers.rows = written = [[] for _ in rows]  # those of rows that go on, and all
+    answers.rows = written = [[] for _ in asked]  # those of rows that go on, and all
+    answers.draw = sampling and Draw(sampling, asked, max_new_tokens)
+    stretch = max_new_tokens if cache is None else STRETCH
     for done in range(0, max_new_tokens, stretch):
         ids = _write(model, tokenizer, ids, mask, cache, min(stretch, max_new_tokens - done), answers, stop)
         going = [place for place, row in enumerate(answers.read(ids)) if _goes_on(tokenizer, row, stop)]
         if cache is None or not going:
             break
         if len(going) < len(ids):  # or rows that ended would be computed until the last one ends
-            answers.rows, places = [answers.rows[place] for place in going], torch.tensor(going)
+            places = torch.tensor(going)
+            answers.keep(going)
             cache.batch_select_indices(places)
             ids, mask = ids[places], mask[places]
         mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
     return [_cut(tokenizer, row, tokenizer.eos_token_id, stop) for row in written]
+
+
+def _read(model, tokenizer, prompts: list[str], once: bool):
+    """(ids (B, T), mask (B, T), cache that may know their beginnings); `once`: on a CPU equal prompts are read once."""
+    distinct = list(dict.fromkeys(prompts)) if once else prompts
+    rows = tokenizer(distinct).input_ids
+    known, cache = read_shared_prefix(model, rows, min(map(len, rows)) - 1)
+    rests = tokenizer.pad({"input_ids": [row[known:] for row in rows]}, padding_side="left", return_tensors="pt")
+    prefix = torch.tensor([row[:known] for row in rows], dtype=torch.long)  # (B, P)
+    ids = torch.cat([prefix, rests.input_ids], 1).to(model.device)  # (B, T), padded after what is shared
+    mask = torch.cat([torch.ones_like(prefix), rests.attention_mask], 1).to(model.device)  # (B, T)
+    cache = roomy_cache() if cache is None else cache
+    if once:
+        places = torch.tensor([distinct.index(prompt) for prompt in prompts])  # (answers,)
+        read_for_all(model, ids, mask, cache, known, places)
+        ids, mask = ids[places], mask[places]
+    return ids, mask, cache
 
 
 def _write(model, tokenizer, ids, mask, cache, at_most: int, answers: "_Answers", stop: tuple[str, ...]):
@@ -125,7 +144,7 @@ def _write(model, tokenizer, ids, mask, cache, at_most: int, answers: "_Answers"
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        logits_processor=[_NoLoop(answers)],
+        logits_processor=[_NoLoop(answers), *([answers.draw] if answers.draw else [])],
         stopping_criteria=[_AnswerEnds(tokenizer, stop, answers)] if stop else None,
     )
 
@@ -137,8 +156,15 @@ def _goes_on(tokenizer, row: list[int], stop: tuple[str, ...]) -> bool:
 class _Answers:
     """The tokens that each row has written, copied from the device once: a step's in one transfer for all rows."""
 
+    draw: Draw | None = None
+
     def __init__(self, width: int):
         self.width, self.rows = width, []
+
+    def keep(self, places: list[int]) -> None:
+        self.rows = [self.rows[place] for place in places]
+        if self.draw:
+            self.draw.keep(places)
 
     def read(self, ids) -> list[list[int]]:  # (B, T + new)
         if ids.shape[1] > self.width:
@@ -214,6 +240,11 @@ def _text(tokenizer, tokens) -> str:
     return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+def before_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text up to the first stop string after its first word."""
+    return text[: _stop_place(text, stop)]
+
+
 def _stop_place(text: str, stop: tuple[str, ...]) -> int | None:
     """Where the first stop string after the leading white space begins."""
     lead = len(text) - len(text.lstrip())
@@ -227,8 +258,8 @@ def _cut(tokenizer, tokens: list[int], end: int, stop: tuple[str, ...]) -> Gener
         tokens = tokens[: tokens.index(end)]
     tokens = [token for token in tokens if token != tokenizer.pad_token_id]
     text = _text(tokenizer, tokens)
-    stopped = _stop_place(text, stop)  # before the end token: the model wrote past its answer
-    return Generated(text if stopped is None else text[:stopped], len(tokens) + ended, ended and stopped is None)
+    answer = before_stop(text, stop)  # shorter: the model wrote past its answer before the end token
+    return Generated(answer, len(tokens) + ended, ended and answer == text)
 
 
 def tokens_per_second(results: list[Generated], seconds: float) -> float:

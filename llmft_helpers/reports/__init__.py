@@ -3,7 +3,7 @@
 May use `runs` and what is below.
 """
 
-from . import character_sentences, comparisons, selection, sentences
+from . import character_sentences, comparisons, from_tests, selection, sentences
 from .plots import loss_figure, plot_arms, plot_bits, plot_changes, plot_grid, plot_losses, show_picture
 from .tables import (
     ARM_NAMES,
@@ -35,6 +35,7 @@ __all__ = [
     "character_sentences",
     "comparisons",
     "failures_table",
+    "from_tests",
     "languages_table",
     "loss_figure",
     "plot_arms",

@@ -17,15 +17,17 @@ from nbconvert import HTMLExporter
 from ..errors import UserError
 from ..profiles import Profile, is_local
 from ..runs import ROOT, outputs_root, run_dir, write_text
+from .estimates import TIMED, Estimate, announce, in_words, this_machine
 
 FOLDER = ROOT / "notebooks"
-NEEDS = {"04": ("01", "02", "03")}  # by number: whose results a notebook reads
+NEEDS = {"04": ("01", "02", "03"), "05": ("03",)}  # by number: whose results a notebook reads
+ON_REQUEST = ("05",)  # takes its time
 TEMPLATES = Path(__file__).parent / "templates"
 SOURCE_ONLY = "source-only"  # tag of a cell that points to the executed copy
 
 
 def find_notebooks(numbers: list[str]) -> list[Path]:
-    """Paths of the notebooks with these numbers ("01" or "1"), of all of them for an empty list."""
+    """Paths of the notebooks with these numbers ("01" or "1"); for an empty list all but those ON_REQUEST."""
     every = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
     known = {path.name[:2]: path for path in every}
     if not every:
@@ -33,20 +35,24 @@ def find_notebooks(numbers: list[str]) -> list[Path]:
     unknown = [number for number in numbers if number.zfill(2) not in known]
     if unknown:
         raise UserError(f"no notebook {', '.join(unknown)}: there are {', '.join(known)}")
-    return [known[number.zfill(2)] for number in numbers] or every
+    chosen = [number.zfill(2) for number in numbers] or [number for number in known if number not in ON_REQUEST]
+    return [known[number] for number in chosen]
 
 
 def run_notebooks(paths: list[Path], profile: Profile, profile_choice: str) -> bool:
     """Run them in order and print each report's path; whether all came to their end. After a failure those go on that
     do not read its results."""
     missing: set[str] = set()
+    machine = this_machine()
+    estimates = {path.name[:2]: Estimate(run_dir(profile, "reports") / path.name, machine) for path in paths}
+    print(announce(estimates), file=sys.stderr)
     for path in paths:
         number = path.name[:2]
         needed = sorted(missing.intersection(NEEDS.get(number, ())))
         try:
             if needed:
                 raise UserError(f"{path.name} is left out: it reads the results of notebook {', '.join(needed)}")
-            print(run_notebook(path, profile, profile_choice), flush=True)
+            print(run_notebook(path, profile, profile_choice, machine), flush=True)
         except UserError as error:
             missing.add(number)
             print(f"error: {error}", file=sys.stderr)
@@ -60,8 +66,9 @@ class OwnKernel(AsyncKernelManager):
         super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **kwargs)
 
 
-def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
+def run_notebook(path: Path, profile: Profile, profile_choice: str, machine: dict | None = None) -> Path:
     """Execute a copy of one notebook; write it and an HTML report to outputs/<profile>/reports; the report's path.
+    The copy says on which `machine` it ran.
 
     UserError if a cell fails or the kernel dies: the message shows the cell. The partial notebook is kept beside the
     reports, also on an interruption.
@@ -77,7 +84,9 @@ def run_notebook(path: Path, profile: Profile, profile_choice: str) -> Path:
         resources={"metadata": {"path": str(FOLDER)}},
         extra_arguments=["--log-level=CRITICAL"],
     )
-    _report_progress(client, path.stem)
+    machine = machine or this_machine()
+    _report_progress(client, path.stem, Estimate(reports / path.name, machine))
+    notebook.metadata[TIMED] = machine
     partial = reports / f"{path.stem}.partial.ipynb"
     try:
         _execute(client, kernel_environment(profile, profile_choice))
@@ -134,8 +143,9 @@ def kernel_environment(profile: Profile, profile_choice: str) -> dict[str, str]:
     return environment
 
 
-def _report_progress(client: NotebookClient, name: str) -> None:
+def _report_progress(client: NotebookClient, name: str, estimate: Estimate) -> None:
     code_cells = [index for index, cell in enumerate(client.nb.cells) if cell.cell_type == "code"]
+    ids = [client.nb.cells[index].id for index in code_cells]
     started = time.perf_counter()
     terminal = sys.stderr.isatty()
     clear = "\r\033[K" if terminal else ""
@@ -145,7 +155,11 @@ def _report_progress(client: NotebookClient, name: str) -> None:
             return
         number = code_cells.index(cell_index) + 1
         first_line = next((line for line in cell.source.split("\n") if line.strip()), "")[:56]
-        text = f"{name}  cell {number:>2}/{len(code_cells)}  {time.perf_counter() - started:6.0f} s  {first_line}"
+        left = estimate.left(ids[number - 1 :])
+        about = "" if left is None else f"  about {in_words(left)} left"
+        text = (
+            f"{name}  cell {number:>2}/{len(code_cells)}  {time.perf_counter() - started:6.0f} s{about}  {first_line}"
+        )
         print(f"{clear}{text}", end="" if terminal else "\n", file=sys.stderr, flush=True)
 
     client.on_cell_start = show

@@ -12,10 +12,12 @@ import pandas
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from .tables import ARM_NAMES, ARMS
+from .tables import ARM_NAMES
 
 COLOURS = {"base": "#999999", "base_few_shot": "#E69F00", "tuned": "#0072B2"}
-HATCHES = {"base": "", "base_few_shot": "//", "tuned": ".."}
+COLOURS |= {"references": "#0072B2", "own": "#E69F00", "both": "#009E73"}
+HATCHES = {"base": "", "base_few_shot": "//", "tuned": "..", "references": "..", "own": "//", "both": "xx"}
+SCORES = {"bleu": "BLEU", "tests_passed": "tests passed"}  # of a history, beside its losses
 
 
 def save_figure(figure, path: Path) -> None:
@@ -26,7 +28,7 @@ def save_figure(figure, path: Path) -> None:
 
 
 def plot_losses(history: list[dict], path: Path, over: str = "step", unit: str = "token") -> None:
-    """Training and validation loss (nats a `unit`) over `over`, a key of the history's entries."""
+    """Training and validation loss (nats a `unit`) over `over`, a key of the history's entries; a score below."""
     save_figure(_draw_losses(history, over, unit), path)
 
 
@@ -38,15 +40,29 @@ def loss_figure(history: list[dict], over: str = "step", unit: str = "token") ->
 
 
 def _draw_losses(history: list[dict], over: str, unit: str) -> Figure:
-    figure, axes = plt.subplots(figsize=(6.4, 3.4))
-    for key, colour, style in (("loss", "#56B4E9", "-"), ("validation_loss", "#D55E00", "o--")):
-        entries = [entry for entry in history if key in entry]
-        x, y = [entry[over] for entry in entries], [entry[key] for entry in entries]
-        axes.plot(x, y, style, color=colour, label=key.replace("_", " "))
-    axes.set(xlabel="seconds of training" if over == "seconds" else over, ylabel=f"loss (nats a {unit})")
+    scores = [name for name in SCORES if any(name in entry for entry in history)]
+    figure, panels = plt.subplots(
+        1 + len(scores), sharex=True, squeeze=False, figsize=(6.4, 3.4 + 1.8 * len(scores)),
+        height_ratios=[2, *(1 for _ in scores)],
+    )  # fmt: skip
+    axes = panels[0, 0]
+    _curve(axes, history, over, "loss", "-", "#56B4E9")
+    _curve(axes, history, over, "validation_loss", "o--", "#D55E00")
+    axes.set_ylabel(f"loss (nats a {unit})")
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    for name, below in zip(scores, panels[1:, 0], strict=True):
+        _curve(below, history, over, name, "o-", COLOURS["tuned"])
+        highest = max(entry.get(name, 0.0) for entry in history)
+        below.set(ylabel=SCORES[name], ylim=(0, 1.15 * highest or 1))  # a marker at the top stays whole
+    panels[-1, 0].set_xlabel("seconds of training" if over == "seconds" else over)
     return figure
+
+
+def _curve(axes, history: list[dict], over: str, key: str, style: str, colour: str) -> None:
+    entries = [entry for entry in history if key in entry]
+    x, y = [entry[over] for entry in entries], [entry[key] for entry in entries]
+    axes.plot(x, y, style, color=colour, label=key.replace("_", " "))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def plot_bits(scores: dict, path: Path) -> None:
@@ -80,14 +96,15 @@ def plot_arms(
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     arms = all_axes[0][0].get_legend_handles_labels()
-    figure.legend(*arms, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(ARMS), frameon=False, fontsize=8)
+    figure.legend(*arms, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(arms[0]), frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
 def _grouped_bars(axes, values: dict[str, dict[str, float]], intervals: dict[str, dict[str, list[float]]]) -> None:
-    width = 0.8 / len(ARMS)
-    for index, arm in enumerate(ARMS):
-        places = [group + (index - 1) * width for group in range(len(values))]
+    arms = list(next(iter(values.values())))
+    width = 0.8 / len(arms)
+    for index, arm in enumerate(arms):
+        places = [group + (index - (len(arms) - 1) / 2) * width for group in range(len(values))]
         heights = [by_arm[arm] for by_arm in values.values()]
         axes.bar(
             places,

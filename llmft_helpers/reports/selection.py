@@ -1,14 +1,18 @@
 """Which numbers and which rows of a run's files a table or a plot shows."""
 
+from collections.abc import Iterable
+
 import pandas
 
 from .tables import ARMS
 
 
-def panel(metrics: dict, values: dict[str, str], intervals: dict[str, str] | None = None) -> tuple[dict, dict]:
+def panel(
+    metrics: dict, values: dict[str, str], intervals: dict[str, str] | None = None, arms: Iterable[str] = ARMS
+) -> tuple[dict, dict]:
     """(values, intervals) of a `plot_arms` panel; both map a bar group's title to a key of each arm's metrics."""
     return tuple(
-        {title: {arm: metrics[arm][key] for arm in ARMS} for title, key in names.items()}
+        {title: {arm: metrics[arm][key] for arm in arms} for title, key in names.items()}
         for names in (values, intervals or {})
     )
 

@@ -75,7 +75,19 @@ def training(trained: dict, max_length: int) -> str:
         f"{last} steps in {trained['seconds']:.0f} s{resumed}, {trained['tokens_per_second']:.0f} real tokens a "
         f"second. The validation loss went from {losses[first]:.2f} at the first check to **{losses[kept]:.2f}** at "
         f"step {kept}, {end} Left out: {trained['rows_too_long']} training rows of more than {max_length} tokens."
+        f"{_scores_on_the_way(trained)}"
     )
+
+
+def _scores_on_the_way(trained: dict) -> str:
+    """From the first check to the last, and what looking took."""
+    bleu = [entry["bleu"] for entry in trained["history"] if "bleu" in entry]
+    passed = [entry["tests_passed"] for entry in trained["history"] if "tests_passed" in entry]
+    if not bleu and not passed:
+        return ""
+    way = f"BLEU {bleu[0]:.1f}, then {bleu[-1]:.1f}" if bleu else f"{passed[0]:.1%} of tests, then {passed[-1]:.1%}"
+    share = sum(look["seconds"] for look in trained["samples"]) / trained["seconds"]
+    return f" The validation rows that were answered at the checks: {way}; answering took {share:.1%} of the time."
 
 
 def bleu_change(metrics: dict, shots: int) -> str:

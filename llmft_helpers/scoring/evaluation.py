@@ -46,23 +46,42 @@ def evaluate_task(
     batch_size = settings.evaluation_batch_size
     nats = spread(scored, lambda part: completion_nats(model, tokenizer, part, batch_size))
     with Timer() as timer, tqdm(desc=f"{label} answers", file=sys.stdout) as bar:
-
-        def answers_to(part: list[str]) -> list[Generated]:
-            bar.reset(len(part))
-            return generate(
-                model, tokenizer, part, settings.max_new_tokens, task.stop, batch_size, _advance(bar)
-            )  # fmt: skip
-
-        generated = spread(prompts, answers_to)
+        generated = answer_rows(model, tokenizer, task, rows, settings, shots, bar)
     metrics = {
         "perplexity": total(nats).perplexity,
         "bits_per_byte": total(nats).bits_per_byte,
         "eos_rate": _mean([g.ended for g in generated]),
         "generated_tokens_per_second": tokens_per_second(generated, timer.seconds),
     }
-    score = _score_translations if isinstance(task, TranslationTask) else _score_code
-    scores, answers = score(task, rows, generated)
+    scores, answers = score_answers(task, rows, generated)
     return metrics | scores, answers
+
+
+def answer_rows(
+    model,
+    tokenizer,
+    task: Task,
+    rows: list[dict],
+    settings: TaskSettings,
+    shots: Sequence[dict] = (),
+    bar: tqdm | None = None,
+) -> list[Generated]:
+    """What `model` writes after each row's prompt; every process answers its share."""
+
+    def answers_to(part: list[str]) -> list[Generated]:
+        if bar is not None:
+            bar.reset(len(part))
+        progress = None if bar is None else _advance(bar)
+        batch_size = settings.evaluation_batch_size
+        return generate(model, tokenizer, part, settings.max_new_tokens, task.stop, batch_size, progress)
+
+    return spread([few_shot_prompt(task, row, list(shots)) for row in rows], answers_to)
+
+
+def score_answers(task: Task, rows: list[dict], generated: list[Generated]) -> tuple[dict, list[dict]]:
+    """(scores, one answer a row) of what was written."""
+    score = _score_translations if isinstance(task, TranslationTask) else _score_code
+    return score(task, rows, generated)
 
 
 def _advance(bar: tqdm) -> Callable[[int, int], None]:

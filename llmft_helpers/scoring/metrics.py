@@ -251,6 +251,25 @@ def share_ci95(outcomes: list[bool]) -> list[float]:
     return [float(interval.low), float(interval.high)]
 
 
+def pass_at_k(samples: int, passed: int, k: int) -> float:
+    """Unbiased estimate 1 - C(n-c, k) / C(n, k) that one of k answers passes, of a problem with n answers of which c
+    pass (Chen et al. 2021, arXiv 2107.03374). ValueError for more than there are."""
+    if not 0 <= passed <= samples or not 1 <= k <= samples:
+        raise ValueError(f"need 0 <= passed <= samples and 1 <= k <= samples, got {passed=} {samples=} {k=}")
+    return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)
+
+
+def pass_at_k_scores(passed: list[int], samples: int, k: int) -> tuple[float, list[float]]:
+    """(pass@k, its 95% interval) over problems; `passed`: how many of a problem's `samples` answers pass.
+
+    Problems are resampled; where every problem has 0, or 1, which leaves no width, it is the exact interval.
+    """
+    shares = [pass_at_k(samples, count, k) for count in passed]
+    certain = set(shares) in ({0.0}, {1.0})
+    interval = share_ci95([share == 1 for share in shares]) if certain else bootstrap_ci95(shares)
+    return sum(shares) / len(shares), interval
+
+
 def mcnemar_p_value(first: list[bool], second: list[bool]) -> float:
     """Exact two-sided McNemar test of paired outcomes: only problems that one alone solved count."""
     from scipy.stats import binomtest

@@ -14,6 +14,7 @@ from ..models.loading import cast_adapter
 from ..profiles import TrainSettings
 from ..runs import fingerprint, read_json
 from .checkpoints import MARK, last_checkpoint
+from .watching import Watch
 
 ATTENTION_CELLS = 2**20  # rows x tokens^2 that a CPU holds at once, for each head and layer
 PATIENCE = 2  # checks without a new lowest validation loss before training stops
@@ -28,17 +29,23 @@ def make_trainer(
     max_length: int,
     output_dir: Path,
     seed: int,
+    watch: Watch | None = None,
+    tracking: dict | None = None,
 ):
     """TRL's SFTTrainer over `{"prompt", "completion"}` rows, loss on the completion and the end token alone.
 
     Rows longer than `max_length` tokens are left out and counted in `trainer.rows_too_long`: the trainer would
-    cut them, and the end token with them. UserError if no row fits.
+    cut them, and the end token with them. `watch` answers validation rows at every check,
+    `tracking` is from `tracking_arguments`. UserError if no row fits, and for keep = "score" with nothing to score.
     """
     from datasets import Dataset
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     from .trainer import Checks, LoraTrainer, Progress
 
+    watch = watch if settings.scored_rows else None
+    if settings.keep == "score" and watch is None:
+        raise UserError('train.keep = "score" needs rows to score: set train.scored_rows above 0')
     train_rows, too_long = drop_too_long(tokenizer, train_rows, max_length)
     validation_rows, _ = drop_too_long(tokenizer, validation_rows, max_length)
     if not train_rows or not validation_rows:
@@ -46,9 +53,12 @@ def make_trainer(
     key = _run_key(model, train_rows, validation_rows, settings, max_length, seed)
     steps = total_steps(len(train_rows), settings)
     parts = batch_parts(settings.batch_size, max(token_count(tokenizer, row) for row in train_rows))
+    arguments = training_arguments(settings, steps, max_length, output_dir, seed, parts, **(tracking or {}))
+    if settings.keep == "score":
+        arguments.metric_for_best_model, arguments.greater_is_better = watch.metric, True
     trainer = LoraTrainer(
         model=model,
-        args=training_arguments(settings, steps, max_length, output_dir, seed, parts),
+        args=arguments,
         train_dataset=Dataset.from_list(train_rows),
         eval_dataset=Dataset.from_list(validation_rows),
         processing_class=tokenizer,
@@ -59,7 +69,7 @@ def make_trainer(
     trainer.checks = Checks(settings.evaluations, key)
     for callback in (Progress(), trainer.checks, EarlyStoppingCallback(early_stopping_patience=PATIENCE)):
         trainer.add_callback(callback)
-    trainer.rows_too_long, trainer.validation_rows = too_long, validation_rows
+    trainer.rows_too_long, trainer.validation_rows, trainer.watch = too_long, validation_rows, watch
     trainer.length_limit = max_length  # `args.max_length` is None where nothing is padded
     return trainer
 
@@ -82,8 +92,9 @@ def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_le
 
 
 def fine_tune(trainer) -> dict:
-    """Train, put the adapter of the lowest validation loss in place, and return `{"history": [{"step", "loss" |
-    "validation_loss"}], "steps", "kept_step", "resumed_from", "seconds", "tokens", "tokens_per_second",
+    """Train, put the adapter of the lowest validation loss (or best score) in place, and return `{"history": [{"step",
+    "loss" | "validation_loss" | "bleu" | "tests_passed"}], "samples": [{"step", "samples", "seconds"}], "steps",
+    "kept_step", "resumed_from", "seconds", "tokens", "tokens_per_second",
     "rows_too_long"}`; tokens are unpadded, seconds include those before an interruption.
 
     A run that was killed goes on from its last checkpoint in `output_dir` and ends as if it had not been, on a card
@@ -112,6 +123,7 @@ def fine_tune(trainer) -> dict:
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
     return {
         "history": _history(trainer.state.log_history),
+        "samples": [entry for entry in trainer.state.log_history if "samples" in entry],
         "steps": trainer.state.global_step,
         "kept_step": trainer.state.best_global_step,
         "resumed_from": mark["step"] if checkpoint else 0,
@@ -169,7 +181,7 @@ def batch_parts(batch_size: int, longest: int) -> int:
 
 
 def training_arguments(
-    settings: TrainSettings, steps: int, max_length: int, output_dir: Path, seed: int, parts: int = 1
+    settings: TrainSettings, steps: int, max_length: int, output_dir: Path, seed: int, parts: int = 1, **others
 ):
     """TRL's SFTConfig: no compute on padding, cosine to zero; `trainer.Checks` adds the checks before the last."""
     from trl import SFTConfig
@@ -205,14 +217,14 @@ def training_arguments(
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         restore_callback_states_from_checkpoint=True,
-        report_to="none",
         disable_tqdm=True,
         include_num_input_tokens_seen="non_padding",
         seed=seed,
         data_seed=seed,
+        **{"report_to": "none"} | others,
     )
 
 
 def _history(log: list[dict]) -> list[dict]:
-    names = {"loss": "loss", "eval_loss": "validation_loss"}
+    names = {"loss": "loss", "eval_loss": "validation_loss", "eval_bleu": "bleu", "eval_tests_passed": "tests_passed"}
     return [{"step": entry["step"], name: entry[key]} for entry in log for key, name in names.items() if key in entry]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from .. import processes
 from ..data.corpora import Corpus, load_pairs, load_problems
-from ..data.prompts import LeetcodeTask, Task, TranslationTask, training_rows
+from ..data.prompts import LeetcodeTask, Task, TranslationTask, few_shot_rows, training_rows
+from ..errors import UserError
 from ..grading.execution import isolation_level
 from ..models.loading import adapters_off, add_lora, load_adapter, load_base_model, model_path, save_adapter
 from ..models.model_card import write_model_card
@@ -15,6 +16,8 @@ from ..runs import Stages, provenance, run_dir, save_metrics, write_json, write_
 from ..scoring import evaluation
 from .checkpoints import delete_checkpoints
 from .fine_tuning import fine_tune, make_trainer
+from .tracking import tracking_arguments
+from .watching import Watch
 
 
 class Experiment:
@@ -62,6 +65,8 @@ class Experiment:
             self.profile.model.max_length,
             self.folder / "trainer",
             self.profile.seed,
+            Watch(self.task, self.corpus.validation, self.settings),
+            tracking_arguments(self.profile, self.name),
         )
         return self.trainer
 
@@ -156,16 +161,6 @@ class Experiment:
         return before, after, sum(a["text"] == b["text"] for a, b in zip(texts, again, strict=True))
 
 
-def few_shot_rows(task: Task, train: list[dict], shots: int) -> list[dict]:
-    """Training rows to show before a question: the first pairs; of problems those at even distances by length, so that
-    neither the shortest nor the longest stands for all.
-    """
-    if isinstance(task, LeetcodeTask):
-        by_length = sorted(train, key=lambda row: len(task.prompt(row) + task.completion(row)))
-        return [by_length[(2 * i + 1) * len(by_length) // (2 * shots)] for i in range(shots)]
-    return train[:shots]
-
-
 def train_task(profile: Profile, name: str) -> Path:
     """Fine-tune, score and save without a notebook, in one process or in one a GPU; the task's folder.
 
@@ -178,6 +173,8 @@ def train_task(profile: Profile, name: str) -> Path:
     trainer = experiment.make_trainer()
     processes.fill_last_batch(trainer)
     sharded = trainer.is_fsdp_enabled
+    if sharded and experiment.settings.train.keep == "score":
+        raise UserError('train.keep = "score" needs a model that can answer: a sharded one cannot, use "loss"')
     if not sharded:
         experiment.score_untuned()
     experiment.train()

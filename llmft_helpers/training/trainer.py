@@ -21,8 +21,9 @@ from ..processes import spread
 from ..runs import write_json
 from ..scoring.metrics import completion_nats, total
 from .checkpoints import MARK, restore_adapter
+from .watching import Watch
 
-LOSSES = {"loss": "loss", "validation": "eval_loss"}
+LOSSES = {"loss": "loss", "validation": "eval_loss", "BLEU": "eval_bleu", "tests passed": "eval_tests_passed"}
 
 
 class LoraTrainer(SFTTrainer):
@@ -32,6 +33,7 @@ class LoraTrainer(SFTTrainer):
     """
 
     validation_rows: list[dict[str, str]]
+    watch: Watch | None = None
 
     def _get_train_sampler(self, train_dataset=None):
         """Batches of like length, or random ones where nothing is padded: there one of the longest rows would save
@@ -55,12 +57,17 @@ class LoraTrainer(SFTTrainer):
         restore_adapter(self.model, Path(self.state.best_model_checkpoint))
 
     def evaluate(self, *args, **kwargs):
-        """Nats a completion token, every token weighing the same; the library's is a mean over batches of rows."""
+        """Nats a completion token, every token weighing the same, and what `watch` sees; the library's loss is a mean
+        over batches of rows."""
         if self.is_fsdp_enabled:  # a shard cannot score by itself
             return super().evaluate(*args, **kwargs)
         rows = self.validation_rows
         scored = total(spread(rows, lambda part: completion_nats(self.model, self.processing_class, part)))
         metrics = {"eval_loss": scored.nats / scored.tokens}
+        if self.watch:
+            seen = self.watch.look(self.model, self.processing_class)
+            metrics[self.watch.metric] = seen.pop("score")
+            self.state.log_history.append({"step": self.state.global_step, **seen})  # no tracker takes texts
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -96,7 +103,8 @@ class Checks(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step in self.steps:
             # A logged loss is a mean since the last one, which a resumed run cannot know.
-            control.should_log = control.should_evaluate = control.should_save = True
+            control.should_log = control.should_save = True
+            control.should_evaluate = args.eval_strategy != "no"
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         check_finite(metrics["eval_loss"], state.global_step)
@@ -111,7 +119,8 @@ class Checks(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One line of progress with the losses, on standard output: reports show it once and not in red."""
+    """One line of progress with losses and score, and the samples of every check, on standard output: reports show it
+    once and not in red."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar = tqdm(
@@ -122,6 +131,11 @@ class Progress(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.shown |= {name: f"{float(logs[key]):.3f}" for name, key in LOSSES.items() if key in (logs or {})}
         self.bar.set_postfix(self.shown, refresh=False)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        look = next((entry for entry in reversed(state.log_history) if "samples" in entry), None)
+        if look:
+            self.bar.write("\n  ".join([f"step {look['step']}:", *look["samples"]]), file=sys.stdout)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(state.global_step - self.bar.n)

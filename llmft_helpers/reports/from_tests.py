@@ -1,0 +1,162 @@
+"""What notebook 05 says: sampled answers, what passes of them, and what training on these was worth.
+
+`rounds`, `kept`, `p_values` and `other_texts` are what its metrics.json holds.
+"""
+
+import pandas
+
+from .sentences import SIGNIFICANT
+from .tables import ARM_NAMES, p_text
+
+ARMS = ("base", "references", "own", "both")
+
+
+def arms(metrics: dict) -> list[str]:
+    """Those that were scored; nothing is trained on own answers where none passed."""
+    return [arm for arm in ARMS if arm in metrics]
+
+
+def settings(profile) -> pandas.DataFrame:
+    asked = profile.from_tests
+    chosen = {
+        "training problems asked": asked.problems or "all",
+        "answers to each": asked.samples,
+        "temperature, top-p": f"{asked.temperature}, {asked.top_p}",
+        "kept of a problem at most": asked.kept,
+        "rounds": asked.rounds,
+        "learning rate": profile.leetcode.train.learning_rate,
+        "seed": profile.seed,
+    }
+    return pandas.Series(chosen).to_frame("value")
+
+
+def rounds_table(rounds: list[dict]) -> pandas.DataFrame:
+    """A row a round of sampling."""
+    rows = {
+        f"round {number}": {
+            "problems": scores["problems"],
+            "answers to each": scores["samples"],
+            "pass@1": _with_interval(scores, "pass_at_1"),
+            f"pass@{scores['samples']}": _with_interval(scores, "pass_at_k"),
+            "solved at least once": scores["solved_problems"],
+            "answers that differ": f"{scores['different_rate']:.0%}",
+        }
+        for number, scores in enumerate(rounds, 1)
+    }
+    return pandas.DataFrame.from_dict(rows, orient="index")
+
+
+def _with_interval(scores: dict, key: str) -> str:
+    low, high = scores[f"{key}_ci95"]
+    return f"{scores[key]:.1%} ({low:.1%} to {high:.1%})"
+
+
+def sampling(scores: dict) -> str:
+    """What one round of sampling found."""
+    every, count = scores["problems"] * scores["samples"], scores["samples"]
+    others = ", ".join(f"{n} {verdict}" for verdict, n in scores["verdicts"].items() if verdict != "passed")
+    text = f"Of {every:,} answers to {scores['problems']} training problems **{scores['passed']}** pass every test"
+    if not scores["passed"]:
+        return f"{text} ({others}): in this round there is nothing to learn from."
+    return (
+        f"{text} ({others}). pass@1 is **{_with_interval(scores, 'pass_at_1')}**, pass@{count} "
+        f"**{_with_interval(scores, 'pass_at_k')}**: {scores['solved_problems']} problems are solved at least once in "
+        f"{count} answers. {scores['different_rate']:.0%} of the answers differ from those to the same problem before "
+        "them."
+    )
+
+
+def kept(own: list[dict], at_most: int) -> str:
+    """What is trained on: problems with an own answer each."""
+    if not own:
+        return (
+            "**No answer passed, so that there is nothing to train on.** What follows shows the models that were there "
+            "before. A larger model, easier problems or more answers a problem would be needed."
+        )
+    problems = len({row["task_id"] for row in own})
+    return (
+        f"Kept: **{len(own)}** passing answers to **{problems}** problems, at most {at_most} to each, no two with the "
+        "same syntax tree."
+    )
+
+
+def comparison(metrics: dict) -> str:
+    """Problems solved and tests passed by each new arm, against those that were there before."""
+    if not metrics["p_values"]:
+        return "No answer passed, nothing was trained: there is no new model to compare."
+    return "\n".join(_compared(metrics, arm, p_values) for arm, p_values in metrics["p_values"].items())
+
+
+def _compared(metrics: dict, arm: str, p_values: dict[str, float]) -> str:
+    new, references = metrics[arm], metrics["references"]
+    gained, p = new["pass_at_1"] - references["pass_at_1"], p_values["references"]
+    return (
+        f"- {ARM_NAMES[arm]}: **{new['pass_at_1']:.1%}** of the unseen problems solved, tuned on references "
+        f"{references['pass_at_1']:.1%} ({gained:+.1%}; McNemar {p_text(p)}; against the base "
+        f"{p_text(p_values['base'])}): {_verdict(gained, p)}. Tests passed {references['tests_passed_rate']:.1%} → "
+        f"{new['tests_passed_rate']:.1%}, code only {references['code_only_rate']:.0%} → {new['code_only_rate']:.0%}."
+    )
+
+
+def _verdict(gained: float, p: float) -> str:
+    if gained == 0:
+        return "the same number"
+    if p >= SIGNIFICANT:
+        return "a difference within what chance explains"
+    return f"{'more' if gained > 0 else 'fewer'} than chance explains"
+
+
+def by_difficulty(metrics: dict, level: str = "Warm-up") -> str:
+    """Problems of one tier solved, by arm."""
+    solved = {arm: metrics[arm]["per_difficulty"].get(level) for arm in arms(metrics)}
+    if not all(solved.values()):
+        return f"No test problem is of the tier {level}."
+    shown = ", ".join(f"{ARM_NAMES[arm]} {_with_interval(part, 'pass_at_1')}" for arm, part in solved.items())
+    return f"Of {solved['base']['problems']} unseen {level} problems solved: {shown}."
+
+
+def forgotten(other_texts: dict[str, dict[str, float]]) -> str:
+    """Change of bits per byte against the base on text that no arm was trained on, by arm."""
+    base = other_texts["base"]
+    changes = {
+        arm: {kind: bits / base[kind] - 1 for kind, bits in row.items() if kind != "solutions"}
+        for arm, row in other_texts.items()
+        if arm != "base"
+    }
+    lines = [
+        f"- {ARM_NAMES[arm]}: " + ", ".join(f"{kind} {change:+.1%}" for kind, change in row.items())
+        for arm, row in changes.items()
+    ]
+    if "own" in changes:
+        less = sum(changes["own"][kind] < change for kind, change in changes["references"].items())
+        lines.append(
+            "- Training on own answers is said to forget less: against training on references it costs less on "
+            f"**{less}** of {len(changes['own'])} kinds of text."
+        )
+    return "\n".join(lines)
+
+
+def lessons(metrics: dict, seconds: dict[str, float]) -> str:
+    """The last words."""
+    first, last = metrics["rounds"][0], metrics["rounds"][-1]
+    lines = [
+        f"- Sampling {first['samples']} answers solves {first['pass_at_k']:.1%} of the training problems where one "
+        f"answer solves {first['pass_at_1']:.1%}.",
+    ]
+    if len(metrics["rounds"]) > 1:
+        lines.append(
+            f"- From the first round to the last pass@1 on the training problems went from {first['pass_at_1']:.1%} to "
+            f"{last['pass_at_1']:.1%}; that is no measure of unseen ones."
+        )
+    if metrics["p_values"]:
+        best = max(metrics["p_values"], key=lambda arm: metrics[arm]["pass_at_1"])
+        gained = metrics[best]["pass_at_1"] - metrics["references"]["pass_at_1"]
+        p = metrics["p_values"][best]["references"]
+        lines.append(
+            f"- On unseen problems the better of the new models gains {gained:+.1%} over tuning on references "
+            f"({p_text(p)}): {_verdict(gained, p)}."
+        )
+    else:
+        lines.append("- A model that never solves a problem cannot learn from its own solutions.")
+    lines.append(f"- The timed stages took {sum(seconds.values()) / 60:.1f} minutes.")
+    return "\n".join(lines)

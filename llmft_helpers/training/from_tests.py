@@ -1,0 +1,202 @@
+"""Notebook 05 step by step: answers are sampled and graded, those that pass are trained on, all arms are compared."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from ..data.corpora import Corpus, load_pairs, load_problems
+from ..data.prompts import LANGUAGES, LeetcodeTask, TranslationTask, training_rows
+from ..device import has_card
+from ..errors import UserError
+from ..models.loading import (
+    adapters_off,
+    add_lora,
+    cast_adapter,
+    load_base_model,
+    read_adapter_note,
+    save_adapter,
+)
+from ..models.notes import adapter_note
+from ..models.sampling import Sampling
+from ..profiles import Profile
+from ..runs import Stages, fingerprint, provenance, read_json, read_jsonl, run_dir, save_metrics, write_jsonl
+from ..scoring import evaluation
+from ..scoring.metrics import completion_nats, text_nats, total
+from .checkpoints import restore_adapter
+from .fine_tuning import fine_tune, make_trainer
+from .own_answers import passing_rows, sample_answers, sample_scores
+
+WATCHED = 8  # of so many problems with a solution, one is watched instead of trained on
+OTHER_ROWS = 50  # validation pairs, and of problems, that forgetting is measured on
+
+
+class FromTests:
+    """Its methods are the steps, in this order; after a kill each goes on where it was.
+
+    It begins with what notebook 03 left: the scores of "base" and of the adapter that was tuned on "references".
+    "own" is tuned on the model's passing answers alone, "both" on references first and then on these.
+    """
+
+    def __init__(self, profile: Profile):
+        self.profile, self.settings, self.asked = profile, profile.leetcode, profile.from_tests
+        self.stages, self.folder, self.before = Stages(), run_dir(profile, "from_tests"), run_dir(profile, "leetcode")
+        self.metrics: dict[str, dict] = {}
+        self.answers: dict[str, list[dict]] = {}
+        self.trained: dict[str, dict] = {}
+        self.adapters = {"references": self.before / "adapter"}
+        self.rounds: list[dict] = []
+        self.own: list[dict] = []  # problems, with a passing answer in the place of the reference
+
+    def read_data(self) -> Corpus:
+        """The problems of notebook 03 and its scores; `rows` are those that will be asked."""
+        with self.stages("data"):
+            self.corpus, saved = load_problems(self.profile), read_json(self.before / "metrics.json")
+            if saved["provenance"]["data"] != self.corpus.manifest["fingerprints"]:
+                raise UserError(f"{self.before} is of other problems than this profile's: run notebook 03 again")
+            written = {row["task_id"]: row for row in read_jsonl(self.before / "predictions.jsonl")}
+            self.corpus.splits["test"] = [row for row in self.corpus.test if row["task_id"] in written]
+            for arm, name in (("base", "base"), ("references", "tuned")):
+                self.metrics[arm] = saved[name]
+                self.answers[arm] = [written[row["task_id"]][name] for row in self.corpus.test]
+            by_length = sorted(self.corpus.train, key=lambda row: len(LeetcodeTask().completion(row)))
+            self.rows = by_length[: self.asked.problems or None]
+            self.sampled: list[list[dict]] = [[] for _ in self.rows]
+        return self.corpus
+
+    def load_model(self):
+        """(model, tokenizer): the base with the adapter that was tuned on references."""
+        with self.stages("load model"):
+            base, self.tokenizer = load_base_model(self.profile.model)
+            self.model = add_lora(base, self.profile.lora, self.profile.seed)
+            self.fresh = {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
+            self._take(self.adapters["references"])
+        return self.model, self.tokenizer
+
+    def sample(self) -> dict:
+        """A round: what `sample_scores` says of the answers that the model as it now is gives."""
+        number, asked = len(self.rounds) + 1, self.asked
+        path = self.folder / f"round_{number}" / "answers.jsonl"
+        sampling = Sampling(asked.temperature, asked.top_p, asked.samples, self.profile.seed + number)
+        with self.stages(f"round {number}: sample and grade"):
+            key = fingerprint(
+                [asdict(self.profile.model), _content(self.adapters.get("both", self.adapters["references"]))]
+            )
+            drawn = sample_answers(self.model, self.tokenizer, self.rows, sampling, self.settings, path, key)
+        self.sampled = [earlier + new for earlier, new in zip(self.sampled, drawn, strict=True)]
+        self.own = passing_rows(self.rows, self.sampled, asked.kept)
+        self.rounds.append(sample_scores(drawn))
+        return self.rounds[-1]
+
+    def train(self, arm: str) -> dict:
+        """What `fine_tune` says of the training of "own" or "both" on the answers kept so far; {} where none passed.
+        An adapter that is saved is not trained twice."""
+        if not self.own:
+            return {}
+        folder = self.folder / f"round_{len(self.rounds)}" / arm
+        start = self.adapters["references"] if arm == "both" else None
+        run = fingerprint([self.own, start and _content(start), asdict(self.profile.lora), asdict(self.settings.train)])
+        with self.stages(f"train {arm}"):
+            note = read_adapter_note(folder / "adapter") if (folder / "adapter").is_dir() else {}
+            if note.get("run") != run:
+                self._take(start)
+                trained = fine_tune(self._trainer(folder / "trainer" / run))
+                note = adapter_note(self.profile, "leetcode") | {"run": run, "training": trained}
+                save_adapter(self.model, folder / "adapter", note)
+                shutil.rmtree(folder / "trainer")
+            self._take(folder / "adapter")
+        self.adapters[arm], self.trained[arm] = folder / "adapter", note["training"]
+        return self.trained[arm]
+
+    def _trainer(self, folder: Path):
+        train, watched = watch_some(self.own, self.corpus.validation)
+        rows = [training_rows(LeetcodeTask(), some) for some in (train, watched)]
+        settings = replace(self.settings.train, scored_rows=0, keep="loss")
+        length, seed = self.profile.model.max_length, self.profile.seed
+        return make_trainer(self.model, self.tokenizer, *rows, settings, length, folder, seed)
+
+    def _take(self, adapter: Path | None) -> None:
+        """Put an adapter's weights, or the fresh ones, in place."""
+        if adapter is not None:
+            read_adapter_note(adapter)
+            restore_adapter(self.model, adapter)
+        else:
+            parameters = dict(self.model.named_parameters())
+            with torch.no_grad():
+                for name, weights in self.fresh.items():
+                    parameters[name].copy_(weights)
+        if not has_card():
+            cast_adapter(self.model, self.model.dtype)
+
+    @contextlib.contextmanager
+    def using(self, arm: str) -> Iterator[None]:
+        """The model of an arm inside the block."""
+        if arm == "base":
+            with adapters_off(self.model):
+                yield
+        else:
+            self._take(self.adapters[arm])
+            yield
+
+    def score(self) -> dict[str, dict]:
+        """Metrics by arm on the test problems; those of "base" and "references" are notebook 03's."""
+        for arm in self.trained:
+            with self.stages(f"evaluate {arm}"), self.using(arm):
+                self.metrics[arm], self.answers[arm] = evaluation.evaluate_task(
+                    self.model, self.tokenizer, LeetcodeTask(), self.corpus.test, self.settings, label=arm
+                )
+        return self.metrics
+
+    def score_other_texts(self) -> dict[str, dict]:
+        """Bits per byte by arm: translations and solutions given their prompt, and each language as raw text."""
+        pairs, problems = load_pairs(self.profile).validation[:OTHER_ROWS], self.corpus.validation[:OTHER_ROWS]
+        wanted = {"translations": training_rows(TranslationTask("es-en"), pairs)}
+        wanted["solutions"] = training_rows(LeetcodeTask(), problems)
+        texts = {LANGUAGES[side]: [row[side] for row in pairs] for side in LANGUAGES}
+        self.other: dict[str, dict] = {}
+        for arm in self.metrics:
+            with self.stages("forgetting"), self.using(arm):
+                nats = {kind: completion_nats(self.model, self.tokenizer, rows) for kind, rows in wanted.items()}
+                length = self.profile.model.max_length
+                nats |= {kind: text_nats(self.model, self.tokenizer, some, length) for kind, some in texts.items()}
+                self.other[arm] = {kind: total(some).bits_per_byte for kind, some in nats.items()}
+        return self.other
+
+    def save(self) -> dict:
+        """Metrics and predictions on disk; the metrics."""
+        write_jsonl(self.folder / "predictions.jsonl", evaluation.merge_predictions(self.corpus.test, self.answers))
+        metrics = self.metrics | {
+            "rounds": self.rounds,
+            "kept": {"answers": len(self.own), "problems": len({row["task_id"] for row in self.own})},
+            "training": self.trained,
+            "p_values": {arm: self._p_values(arm) for arm in self.trained},
+            "other_texts": self.other,
+            "provenance": provenance(self.profile, self.stages, self.corpus.manifest["fingerprints"]),
+        }
+        save_metrics(self.profile, "from_tests", metrics)
+        return metrics
+
+    def _p_values(self, arm: str) -> dict[str, float]:
+        """McNemar's, of problems solved, against each arm that was there before."""
+        return {
+            other: evaluation.paired_code_p_value(self.answers[other], self.answers[arm])
+            for other in ("base", "references")
+        }
+
+
+def watch_some(own: list[dict], references: list[dict]) -> tuple[list[dict], list[dict]]:
+    """(rows to train on, rows to watch the loss on): the own answers to every WATCHED-th problem; the references where
+    there are too few problems."""
+    names = list(dict.fromkeys(row["task_id"] for row in own))
+    watched = set(names[WATCHED - 1 :: WATCHED])
+    if not watched:
+        return own, references
+    return [row for row in own if row["task_id"] not in watched], [row for row in own if row["task_id"] in watched]
+
+
+def _content(adapter: Path) -> str:
+    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()

@@ -1,0 +1,86 @@
+"""Sentences of notebook 05: every branch says what its numbers mean."""
+
+import pytest
+
+from llmft_helpers.profiles import load_profile
+from llmft_helpers.reports import from_tests, tables
+
+TIER = {"problems": 40, "pass_at_1": 0.05, "pass_at_1_ci95": [0.01, 0.17]}
+ARM = {"pass_at_1": 0.025, "tests_passed_rate": 0.1, "code_only_rate": 0.95, "per_difficulty": {"Warm-up": TIER}}
+ROUND = {
+    "problems": 20, "samples": 8, "passed": 4, "solved_problems": 3, "different_rate": 0.75,
+    "verdicts": {"wrong": 91, "error": 65, "passed": 4}, "pass_at_1": 0.025, "pass_at_1_ci95": [0.0, 0.05],
+    "pass_at_k": 0.15, "pass_at_k_ci95": [0.0, 0.3],
+}  # fmt: skip
+NOTHING = ROUND | {"passed": 0, "solved_problems": 0, "verdicts": {"wrong": 160}, "pass_at_1": 0.0, "pass_at_k": 0.0}
+
+
+def metrics(p=0.03, rounds=(ROUND,), **both):
+    arms = {"base": ARM, "references": ARM, "both": ARM | {"pass_at_1": 0.1} | both, "own": ARM}
+    p_values = {"both": {"base": 0.01, "references": p}, "own": {"base": 1.0, "references": 1.0}}
+    return arms | {"p_values": p_values, "rounds": list(rounds)}
+
+
+def untrained():
+    return {"base": ARM, "references": ARM, "p_values": {}, "rounds": [NOTHING]}
+
+
+def test_what_sampling_found():
+    text = from_tests.sampling(ROUND)
+    assert "Of 160 answers to 20 training problems **4** pass every test (91 wrong, 65 error)" in text
+    assert "pass@1 is **2.5% (0.0% to 5.0%)**, pass@8 **15.0% (0.0% to 30.0%)**: 3 problems are solved" in text
+    assert "75% of the answers differ" in text
+    assert from_tests.sampling(NOTHING).endswith(
+        "**0** pass every test (160 wrong): in this round there is nothing to learn from."
+    )
+    table = from_tests.rounds_table([ROUND, NOTHING])
+    assert list(table.index) == ["round 1", "round 2"] and table.loc["round 1", "pass@8"] == "15.0% (0.0% to 30.0%)"
+
+
+def test_what_is_kept_or_that_nothing_is():
+    own = [{"task_id": "a"}, {"task_id": "a"}, {"task_id": "b"}]
+    assert from_tests.kept(own, 2).startswith("Kept: **3** passing answers to **2** problems, at most 2 to each")
+    assert "No answer passed, so that there is nothing to train on" in from_tests.kept([], 2)
+
+
+def test_the_new_models_against_those_before():
+    both, own = from_tests.comparison(metrics()).splitlines()
+    assert both.startswith(
+        "- on both: **10.0%** of the unseen problems solved, tuned on references 2.5% (+7.5%; McNemar p = 0.03"
+    )
+    assert "against the base p = 0.01): more than chance explains." in both and "the same number" in own
+    assert "within what chance explains" in from_tests.comparison(metrics(p=0.5))
+    assert "fewer than chance explains" in from_tests.comparison(metrics(pass_at_1=0.0))
+    assert "there is no new model to compare" in from_tests.comparison(untrained())
+    assert from_tests.arms(metrics()) == ["base", "references", "own", "both"]
+    assert from_tests.arms(untrained()) == ["base", "references"]
+
+
+def test_problems_of_a_tier():
+    text = from_tests.by_difficulty(metrics())
+    assert text.startswith("Of 40 unseen Warm-up problems solved: base 5.0% (1.0% to 17.0%), tuned on references 5.0%")
+    assert from_tests.by_difficulty(metrics(per_difficulty={})) == "No test problem is of the tier Warm-up."
+
+
+def test_what_was_forgotten():
+    bits = {"base": {"English": 1.0, "solutions": 2.0}, "references": {"English": 1.1, "solutions": 1.0}}
+    assert from_tests.forgotten(bits) == "- tuned on references: English +10.0%"
+    text = from_tests.forgotten(bits | {"own": {"English": 1.05, "solutions": 1.5}})
+    assert "- on own answers: English +5.0%" in text and "costs less on **1** of 1 kinds of text" in text
+
+
+@pytest.mark.parametrize(("p", "words"), [(0.03, "more than chance explains"), (0.5, "within what chance explains")])
+def test_last_words(p, words):
+    text = from_tests.lessons(metrics(p=p, rounds=(ROUND, ROUND | {"pass_at_1": 0.05})), {"data": 60.0})
+    assert "8 answers solves 15.0% of the training problems where one answer solves 2.5%" in text
+    assert "from 2.5% to 5.0%" in text and f"gains +7.5% over tuning on references (p = {p}): " in text
+    assert words in text
+    assert "took 1.0 minutes" in text
+    none = from_tests.lessons(untrained(), {"data": 60.0})
+    assert "never solves a problem cannot learn" in none and "first round" not in none
+
+
+def test_settings_and_names():
+    shown = from_tests.settings(load_profile("demo"))["value"]
+    assert shown["training problems asked"] == 40 and shown["temperature, top-p"] == "0.8, 0.95"
+    assert set(from_tests.ARMS) <= set(tables.ARM_NAMES)

@@ -1,0 +1,137 @@
+"""GRPO: the reward is what the sandbox says, one dead worker costs one reward, and a few steps move the adapter."""
+
+import dataclasses
+import json
+import threading
+
+import pytest
+import torch
+
+from llmft_helpers.errors import UserError
+from llmft_helpers.grading.execution import grade
+from llmft_helpers.models.loading import add_lora, load_base_model
+from llmft_helpers.profiles import load_profile
+from llmft_helpers.training import grpo
+
+ROW = {
+    "task_id": "twice",
+    "entry_point": "twice",
+    "problem_description": "Return 2 times n.",
+    "starter_code": "class Solution:\n    def twice(self, n: int) -> int:",
+    "completion": "class Solution:\n    def twice(self, n: int) -> int:\n        return 2 * n\n",
+    "tests": [{"args": [n], "expected": 2 * n} for n in (0, 2, 3, 5)],
+}
+BODIES = {
+    "return 2 * n": 1.0,
+    "return n * n": 0.5,
+    "return n": 0.25,
+    "return -1": 0.0,
+    "return (": 0.0,
+    "return 2 * n\n# Problem\nand on": 1.0,  # up to the stop string
+    "if n > 4:\n            import os\n            os.system('true')\n        return 2 * n": 0.0,  # unsafe once
+}
+
+
+def rewards(bodies, rows=None):
+    problems = [json.dumps(row) for row in rows or [ROW] * len(bodies)]
+    texts = [f"\n        {body}" for body in bodies]
+    return grpo.tests_passed(prompts=[], completions=texts, problem=problems, completion_ids=[], trainer_state=None)
+
+
+def test_the_reward_is_the_share_of_tests_passed_and_nothing_if_unsafe():
+    assert rewards(BODIES) == list(BODIES.values())
+    answers = [body.partition("\n# Problem")[0] for body in BODIES]
+    code = [f"{ROW['starter_code']}\n        {body}" for body in answers]
+    for reward, graded in zip(rewards(BODIES), grade(code, [ROW] * len(code)), strict=True):
+        assert reward == (0 if "unsafe" in graded["verdicts"] else graded["tests_passed"] / graded["tests_total"])
+
+
+def test_a_worker_that_ends_itself_is_no_reward():
+    assert rewards(["import os; os._exit(0)", "return 2 * n"]) == [0.0, 1.0]
+
+
+def test_an_interpreter_that_does_not_start_costs_one_reward(monkeypatch, capsys):
+    calls, lock = [], threading.Lock()
+
+    def dead_once(code, rows, **named):
+        with lock:
+            calls.append(code)
+        if "n * n" in code[0]:
+            raise RuntimeError("the isolated interpreter did not start")
+        return grade(code, rows, **named)
+
+    monkeypatch.setattr(grpo, "grade", dead_once)
+    assert rewards(["return 2 * n", "return n * n", "return n"]) == [1.0, None, 0.25] and len(calls) == 3
+    assert "twice: one answer is left out: the isolated interpreter did not start" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="none of a batch of answers could be graded"):
+        rewards(["return n * n"] * 2)
+
+
+@pytest.fixture
+def few_steps():
+    profile = load_profile("tiny")
+    asked = dataclasses.replace(profile.from_tests, grpo_steps=2, grpo_learning_rate=1e-2)
+    return dataclasses.replace(profile, from_tests=asked)
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().float() for p in model.parameters() if p.requires_grad])
+
+
+def make(fresh, profile, folder):
+    model, tokenizer = fresh
+    model = add_lora(model, profile.lora, profile.seed)
+    return grpo.make_grpo_trainer(model, tokenizer, [ROW | {"task_id": name} for name in "abcd"], profile, folder)
+
+
+def test_a_few_steps_follow_the_reward_and_a_stopped_run_goes_on(fresh, few_steps, tmp_path, monkeypatch):
+    """Groups of `samples` answers to one problem are graded together, and the adapter moves where rewards differ."""
+    from transformers import TrainerCallback
+
+    batches = []
+
+    def spaces(completions, problem, **_):
+        batches.append((len(completions), [json.loads(one)["task_id"] for one in problem]))
+        return [text.count(" ") / len(text) if text else None for text in completions]
+
+    monkeypatch.setattr(grpo, "tests_passed", spaces)
+    monkeypatch.setattr(grpo, "PROMPTS", 2)
+    trainer = make(fresh, few_steps, tmp_path / "whole")
+    before = weights(trainer.model)
+    grpo.train_on(trainer)
+    samples = few_steps.from_tests.samples
+    assert [count for count, _ in batches] == [2 * samples] * 2
+    for _, names in batches:
+        groups = [set(names[start : start + samples]) for start in range(0, len(names), samples)]
+        assert all(len(group) == 1 for group in groups) and len(set.union(*groups)) == 2
+    logged = [one for one in trainer.state.log_history if "reward" in one]
+    assert len(logged) == 2 and all(one["reward"] > 0 for one in logged)
+    assert not torch.equal(weights(trainer.model), before)
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                raise KeyboardInterrupt
+
+    batches.clear()
+    stopped = make(load_base_model(few_steps.model), few_steps, tmp_path / "stopped")
+    stopped.add_callback(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        grpo.train_on(stopped)
+    learned = weights(stopped.model)
+    resumed = make(load_base_model(few_steps.model), few_steps, tmp_path / "stopped")
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args, state, control, model, **kwargs):
+            seen.append((state.global_step, weights(model)))
+
+    resumed.add_callback(Look())
+    grpo.train_on(resumed)
+    assert [step for step, _ in seen] == [1] and torch.equal(seen[0][1], learned) and len(batches) == 2
+
+
+def test_without_the_adapter_of_notebook_03_it_says_so(few_steps, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
+    with pytest.raises(UserError, match="holds no adapter .* train one with notebook 02 or 03"):
+        grpo.train_grpo(few_steps)

@@ -1,0 +1,314 @@
+"""A model's own answers: sampled once whatever is killed, graded, told apart by syntax tree, and trained on."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llmft_helpers.data.prompts import LeetcodeTask, training_rows
+from llmft_helpers.errors import UserError
+from llmft_helpers.models.generation import Generated
+from llmft_helpers.models.sampling import Sampling
+from llmft_helpers.profiles import load_profile
+from llmft_helpers.runs import ROOT, read_jsonl
+from llmft_helpers.training import Experiment, FromTests, from_tests, own_answers
+
+SETTINGS = load_profile("tiny").leetcode  # four answers a batch
+SAMPLING = Sampling(temperature=0.8, answers=2, seed=5)
+BODIES = ("return {} * n", "return n*{}  # as asked", "return n", "import os; os.system('true')", "return (")
+
+
+def problem(number: int) -> dict:
+    return {
+        "task_id": f"times-{number}",
+        "entry_point": "times",
+        "problem_description": f"Return {number} times n.",
+        "starter_code": "class Solution:\n    def times(self, n: int) -> int:",
+        "completion": f"class Solution:\n    def times(self, n: int) -> int:\n        return {number} * n\n",
+        "tests": [{"args": [n], "expected": number * n} for n in (0, 3, 5)],
+    }
+
+
+ROWS = [problem(number) for number in range(2, 9)]
+
+
+def written(model, tokenizer, prompts, max_new_tokens, stop, batch_size, sampling) -> list[Generated]:
+    """In a model's place: one of BODIES for each answer, drawn by the answer's own random number."""
+    answers = []
+    for prompt in prompts:
+        number = prompt.partition("Return ")[2].split(" ")[0]
+        for answer in range(sampling.answers):
+            place = int(sampling.uniforms(prompt, answer, 1)[0] * len(BODIES))
+            text = f"\n        {BODIES[place].format(number)}"
+            answers.append(Generated(text, len(text), True))
+    return answers
+
+
+def sample(path: Path, rows=ROWS, sampling=SAMPLING, key="a model") -> list[list[dict]]:
+    return own_answers.sample_answers(None, None, rows, sampling, SETTINGS, path, key)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """How many problems were asked, a batch at a time."""
+    seen: list[int] = []
+
+    def generate(model, tokenizer, prompts, *rest, **named):
+        seen.append(len(prompts))
+        return written(model, tokenizer, prompts, *rest, **named)
+
+    monkeypatch.setattr(own_answers, "generate", generate)
+    return seen
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_own_answers as tests
+
+batches = []
+def killed(*arguments, **named):
+    batches.append(1)
+    if len(batches) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tests.written(*arguments, **named)
+
+tests.own_answers.generate = killed
+tests.sample(Path(sys.argv[2]))
+"""
+
+
+def test_sampling_that_was_killed_goes_on_behind_the_last_whole_problem(asked, tmp_path):
+    expected = sample(tmp_path / "whole.jsonl")
+    assert asked == [2, 2, 2, 1]
+    path = tmp_path / "killed.jsonl"
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(path)]
+    done = subprocess.run(
+        command, env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert len(read_jsonl(path)) == 4 * SAMPLING.answers
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:-9])  # the kill tore the last line
+    asked.clear()
+    assert sample(path) == expected and asked == [2, 2]
+    whole = (tmp_path / "whole.jsonl").read_text(encoding="utf-8")
+    assert sorted(path.read_text(encoding="utf-8").splitlines()) == sorted(whole.splitlines())
+    asked.clear()
+    assert sample(path) == expected and asked == []
+
+
+def test_answers_of_another_model_or_other_settings_are_not_taken(asked, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    first = sample(path, ROWS[:2])
+    for change in ({"key": "another"}, {"sampling": Sampling(temperature=0.7, answers=2, seed=5)},
+                   {"rows": [row | {"tests": row["tests"][:1]} for row in ROWS[:2]]}):  # fmt: skip
+        asked.clear()
+        sample(path, **{"rows": ROWS[:2]} | change)
+        assert asked == [2], change
+    asked.clear()
+    assert sample(path, ROWS[:2]) == first and asked == [2]  # the file holds one run
+
+
+def test_each_answer_has_its_verdict(asked, tmp_path):
+    answers = [answer for some in sample(tmp_path / "answers.jsonl") for answer in some]
+    bodies = {answer["text"].strip().split(" ")[0] + str(answer["tests_passed"]) for answer in answers}
+    assert bodies >= {"return3", "return1", "import0"}  # right; n itself, right for 0; unsafe
+    verdicts = {answer["verdict"] for answer in answers}
+    assert verdicts == {"passed", "wrong", "unsafe", "error"}
+    assert all(answer["passed"] == (answer["verdict"] == "passed") for answer in answers)
+    assert json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0]) == answers[0]
+
+
+def answer(body: str, passed: bool = True) -> dict:
+    return {"code": f"{ROWS[0]['starter_code']}\n{body}", "passed": passed}
+
+
+def test_kept_are_passing_answers_that_differ_by_their_tree():
+    some = [
+        answer("        return n + n", passed=False),
+        answer("        return 2 * n"),
+        answer("        return (2*n)  # twice"),
+        answer('        """Twice n."""\n        return 2 * n'),
+        answer("        return n * 2"),
+        answer("        return n << 1"),
+        {"code": "class Solution:\n    def times(self, k):\n        return k + k", "passed": True},  # another signature
+    ]
+    kept = own_answers.passing_rows(ROWS[:1], [some], 2)
+    assert [row["completion"] for row in kept] == [some[1]["code"], some[4]["code"]]
+    assert len(own_answers.passing_rows(ROWS[:1], [some], 9)) == 3
+    prompt = LeetcodeTask().prompt(ROWS[0])
+    assert training_rows(LeetcodeTask(), kept) == [
+        {"prompt": prompt, "completion": f"\n        return {body}"} for body in ("2 * n", "n * 2")
+    ]
+    assert own_answers.passing_rows(ROWS[:1], [some[:1]], 9) == []
+
+
+def test_a_docstring_alone_stays_a_body():
+    assert own_answers.syntax_tree('def f():\n    """a"""') != own_answers.syntax_tree('def f():\n    """b"""')
+    assert own_answers.syntax_tree('"""a"""\nx = 1') == own_answers.syntax_tree("x=1 # b")
+    assert own_answers.syntax_tree("x = 1") != own_answers.syntax_tree("y = 1")
+
+
+def test_scores_of_samples_by_hand():
+    def graded(*passed: bool) -> list[dict]:
+        verdicts = {True: "passed", False: "wrong"}
+        return [{"passed": p, "verdict": verdicts[p], "code": f"{p}"} for p in passed]
+
+    scores = own_answers.sample_scores([graded(True, True, False, False), graded(False) * 4])
+    assert (scores["pass_at_1"], scores["pass_at_k"], scores["solved_problems"], scores["passed"]) == (0.25, 0.5, 1, 2)
+    assert scores["different_rate"] == 3 / 8 and scores["verdicts"] == {"passed": 2, "wrong": 6}
+    assert scores["pass_at_k_ci95"][0] == 0 and scores["pass_at_k_ci95"][1] == 1
+
+
+def test_some_problems_are_watched_and_not_trained_on():
+    own = [row for row in ROWS for _ in range(2)]
+    assert from_tests.watch_some(own, ["references"]) == (own, ["references"])
+    more = [problem(number) for number in range(20) for _ in range(3)]
+    train, watched = from_tests.watch_some(more, ["references"])
+    assert {row["task_id"] for row in watched} == {"times-7", "times-15"} and len(watched) == 6
+    assert sorted(map(str, train + watched)) == sorted(map(str, more))
+
+
+# the stages of notebook 05, on what notebook 03 left
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mine") / "learner.toml"
+    text = (ROOT / "llmft_helpers" / "profiles" / "tiny.toml").read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    return load_profile(str(path))
+
+
+@pytest.fixture(scope="module")
+def tuned(profile):
+    experiment = Experiment(profile, "leetcode")
+    experiment.read_data()
+    experiment.load_model()
+    experiment.make_trainer()
+    experiment.score_untuned()
+    experiment.train()
+    experiment.score_tuned()
+    experiment.save()
+    return experiment
+
+
+def references(rows, seed: int):
+    """In a model's place: the last answer of the first round, and all but the first of the second, are the reference
+    with an end of its own."""
+    task = LeetcodeTask()
+    by_prompt = {task.prompt(row): task.completion(row) for row in rows}
+
+    def write(model, tokenizer, prompts, max_new_tokens, stop, batch_size, sampling):
+        right = range(sampling.answers)[seed - sampling.seed :]  # the last, the last two
+        return [
+            Generated(f"{by_prompt[prompt]}\n        x = {n}" if n in right else "\n        return", 9, True)
+            for prompt in prompts
+            for n in range(sampling.answers)
+        ]
+
+    return write
+
+
+def steps(profile, monkeypatch) -> FromTests:
+    learner = FromTests(profile)
+    learner.read_data()
+    learner.load_model()
+    monkeypatch.setattr(own_answers, "generate", references(learner.rows, profile.seed))
+    for _ in range(2):
+        learner.sample()
+        learner.train("both")
+    learner.train("own")
+    return learner
+
+
+def weights(learner: FromTests, arm: str) -> dict[str, torch.Tensor]:
+    return load_file(learner.adapters[arm] / "adapter_model.safetensors")
+
+
+def equal(first, second) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_that_is_stopped_in_any_stage_goes_on_where_it_was(tuned, profile, monkeypatch):
+    trained, stop_at = [], [3]
+    fine_tune = from_tests.fine_tune
+
+    def stopped(trainer):
+        trained.append(trainer.args.output_dir)
+        if len(trained) == stop_at[0]:
+            raise KeyboardInterrupt
+        return fine_tune(trainer)
+
+    monkeypatch.setattr(from_tests, "fine_tune", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        steps(profile, monkeypatch)
+    assert [folder.split("/")[-4:-2] for folder in trained] == [
+        ["round_1", "both"], ["round_2", "both"], ["round_2", "own"]]  # fmt: skip
+    learner = steps(profile, monkeypatch)
+    assert len(trained) == 4 and "own" in trained[3]
+    assert len(learner.own) == 2 * len(learner.rows) and not list(learner.folder.glob("*/*/trainer"))
+    again = steps(profile, monkeypatch)
+    assert len(trained) == 4 and again.trained == learner.trained and again.rounds == learner.rounds
+
+    # "own" begins at the base, whatever the model learned before
+    own = weights(learner, "own")
+    shutil.rmtree(learner.adapters["own"])
+    alone = FromTests(profile)
+    alone.read_data()
+    alone.load_model()
+    alone.rounds, alone.own = learner.rounds, learner.own
+    alone.train("own")
+    assert len(trained) == 5 and equal(weights(alone, "own"), own)
+    assert not equal(own, weights(learner, "both"))
+
+
+def test_base_and_references_are_notebook_03s_and_own_arms_are_scored_alike(tuned, profile, monkeypatch):
+    learner = steps(profile, monkeypatch)
+    scores = learner.score()
+    assert list(scores) == ["base", "references", "both", "own"]
+    with learner.using("references"):
+        again, answers = from_tests.evaluation.evaluate_task(
+            learner.model, learner.tokenizer, LeetcodeTask(), learner.corpus.test, learner.settings
+        )
+    assert again["perplexity"] == pytest.approx(tuned.metrics["tuned"]["perplexity"], rel=1e-4)
+    assert [a["text"] for a in answers] == [a["text"] for a in tuned.answers["tuned"]]
+    with learner.using("base"):
+        again, _ = from_tests.evaluation.evaluate_task(
+            learner.model, learner.tokenizer, LeetcodeTask(), learner.corpus.test, learner.settings
+        )
+    assert again["perplexity"] == pytest.approx(tuned.metrics["base"]["perplexity"], rel=1e-4)
+    other = learner.score_other_texts()
+    assert list(other) == list(scores) and all(len(row) == 4 for row in other.values())
+    metrics = learner.save()
+    assert metrics["kept"] == {"answers": len(learner.own), "problems": len(learner.rows)}
+    assert set(metrics["p_values"]) == {"both", "own"} and len(metrics["rounds"]) == 2
+
+
+def test_where_nothing_passes_nothing_is_trained_and_the_rest_goes_on(tuned, profile, monkeypatch):
+    learner = FromTests(profile)
+    shutil.rmtree(learner.folder)
+    learner.read_data()
+    learner.load_model()
+    scores = learner.sample()  # a random model
+    assert scores["passed"] == 0 and scores["pass_at_k_ci95"][1] > 0
+    assert learner.train("both") == {} and learner.train("own") == {}
+    assert list(learner.score()) == ["base", "references"]
+    learner.score_other_texts()
+    assert learner.save()["p_values"] == {}
+
+
+def test_results_of_other_problems_are_refused(tuned, profile):
+    other = dataclasses.replace(profile, seed=2)
+    with pytest.raises(UserError, match="is of other problems than this profile's: run notebook 03 again"):
+        FromTests(other).read_data()
