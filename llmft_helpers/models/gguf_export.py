@@ -163,7 +163,7 @@ def _write(writer, tensors: dict[str, torch.Tensor], kind: str) -> None:
         (file,) = writer.fout  # the writer's own way is NumPy's `tofile`, which does not say that a disk is full
         writer.write_padding(file, file.tell())
         for name, tensor in tensors.items():
-            file.write(quantize(tensor.detach().cpu().numpy(), types[name]))
+            file.write(quantize(tensor.detach().cpu().contiguous().numpy(), types[name]))
             writer.write_padding(file, file.tell())
     finally:
         writer.close()
