@@ -175,6 +175,8 @@ def test_a_notebook_points_to_its_executed_copy(path):
     (pointer,) = (cell.source for cell in cells if "source-only" in cell.metadata.get("tags", []))
     (link,) = re.findall(r"\]\(([^)]+)\)", pointer)
     copy = (path.parent / link).resolve()
+    if path.name[:2] in notebooks.ON_REQUEST and not copy.is_file():
+        pytest.skip("not yet run in the demo")
     assert copy.name == path.name and copy.stat().st_size < 1e6
     executed = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in executed) and any(cell.outputs for cell in executed)
