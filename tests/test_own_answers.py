@@ -277,6 +277,10 @@ def test_base_and_references_are_notebook_03s_and_own_arms_are_scored_alike(tune
     learner = steps(profile, monkeypatch)
     scores = learner.score()
     assert list(scores) == ["base", "references", "both", "own"]
+    evaluate_task = from_tests.evaluation.evaluate_task
+    monkeypatch.setattr(from_tests.evaluation, "evaluate_task", None)  # what is scored is not scored again
+    assert steps(profile, monkeypatch).score() == scores
+    monkeypatch.setattr(from_tests.evaluation, "evaluate_task", evaluate_task)
     with learner.using("references"):
         again, answers = from_tests.evaluation.evaluate_task(
             learner.model, learner.tokenizer, LeetcodeTask(), learner.corpus.test, learner.settings
