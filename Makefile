@@ -1,12 +1,13 @@
 # make run: the whole suite in the demo profile, reports in outputs/demo/reports
 # make test: every test, offline once installed
+# make test-browser: notebook 04's box in a real browser; wants Chromium (CHROMIUM=... names it), not part of make test
 # make ablations: which choices matter, within an hour on 2 cores; goes on where it was stopped
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint doctor figures ablations rehearse-full clean
+.PHONY: run test test-browser lint doctor figures ablations rehearse-full clean
 
 run: $(STAMP)
 	$(BIN)/python -m llmft_helpers run $(if $(PROFILE),--profile $(PROFILE))
@@ -14,6 +15,10 @@ run: $(STAMP)
 # a process a core, each with one thread; a file's tests stay together, as they share what they prepare
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-browser: $(STAMP)
+	$(BIN)/python -m pip install --quiet -r requirements-browser.txt
+	$(BIN)/python -m pytest tests/browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -34,9 +34,8 @@ from nanogpt import train_nanogpt
 from llmft_helpers.device import device_description
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import load_profile
+from llmft_helpers.reports.character_sentences import PUBLISHED
 from llmft_helpers.runs import fingerprint, git_commit, write_json
-
-PUBLISHED = 1.4697  # nats a character on tiny Shakespeare, by nanoGPT's README
 
 
 def seconds_to_reach(curve: list[tuple[float, float]], bits: float) -> float | None:

@@ -38,7 +38,6 @@ from llmft_helpers.models.notes import noted_profile
 from llmft_helpers.profiles import Profile, load_profile
 from llmft_helpers.scoring.answers import describe_code, extract_code, parses
 from llmft_helpers.scoring.evaluation import paired_code_p_value, work_scores
-from llmft_helpers.training.tasks import few_shot_rows
 
 TASK = prompts.LeetcodeTask()
 NATIVE_STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # those of the HumanEval paper
@@ -150,7 +149,7 @@ def score_native(model, tokenizer, rows: list[dict], profile: Profile) -> tuple[
 
 
 def measure(model, tokenizer, rows: list[dict], profile: Profile, tuned: bool) -> dict:
-    shots = few_shot_rows(TASK, corpora.load_problems(profile).train, profile.leetcode.shots)
+    shots = prompts.few_shot_rows(TASK, corpora.load_problems(profile).train, profile.leetcode.shots)
     with adapters_off(model):
         arms = {
             "base": score(model, tokenizer, rows, [], profile),

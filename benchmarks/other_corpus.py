@@ -18,13 +18,12 @@ import pandas
 from llmft_helpers import runs
 from llmft_helpers.data import corpora
 from llmft_helpers.data.cleaning import normalise, reason_to_drop
-from llmft_helpers.data.prompts import TranslationTask
+from llmft_helpers.data.prompts import TranslationTask, few_shot_rows
 from llmft_helpers.data.sources import read_source
 from llmft_helpers.models.loading import adapters_off, load_for_inference, read_adapter_note
 from llmft_helpers.models.notes import noted_profile
 from llmft_helpers.profiles import Source
 from llmft_helpers.scoring.evaluation import evaluate_task
-from llmft_helpers.training.tasks import few_shot_rows
 
 SEED = 0
 COLUMNS = ("bleu", "bleu_ci95", "chrf", "length_ratio", "eos_rate", "perplexity", "bits_per_byte")

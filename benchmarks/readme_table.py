@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from llmft_helpers.models.embedded import EMBEDDED, present_name
+from llmft_helpers.reports import character_sentences
 from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
 from llmft_helpers.runs import TASKS, read_json, write_text
 
@@ -243,6 +244,26 @@ def beginnings(ablations: dict) -> str | None:
     return f"{markdown(lines)}\n\n{notes}"
 
 
+def harness(measured: dict[str, dict]) -> str:
+    """Exported models by lm-evaluation-harness and by `evaluate`, on the same rows."""
+    shown = {
+        "translation": ("translation: BLEU", "bleu", "{:.2f}"),
+        "leetcode": ("code: tests passed", "tests_passed_rate", "{:.1%}"),
+    }
+    lines = []
+    for task, one in measured.items():
+        title, key, form = shown[task]
+        scores = {"this suite": form.format(one["ours"][key]), "lm-eval": form.format(one["lm_eval"][key])}
+        lines.append({"": title} | scores | {"answers alike": f"{one['same_answers']} of {one['rows']}"})
+    first = next(iter(measured.values()))
+    notes = (
+        f"Adapters of `{first['profile']}` merged into their base, read by plain transformers in lm-evaluation-harness "
+        f"{first['lm_eval_version']}, and by `evaluate --model`; {first['dtype']} (`benchmarks/lm_eval_check.py`, "
+        f"[docs/lm-eval](lm-eval/README.md), commit {first['git_commit']})."
+    )
+    return f"{markdown(lines)}\n\n{notes}"
+
+
 def nanogpt(folder: Path) -> str | None:
     """Our character GPT against nanoGPT on each text, over seeds."""
     lines = []
@@ -283,11 +304,13 @@ def page(folder: Path, runs: dict[str, dict], elsewhere: dict[str, dict[str, dic
     sections = {
         f"Base and tuned: {title_of(base_of(next(iter(runs.values()))))}": gains(runs),
         "On rows of others": beyond(runs, elsewhere),
+        "By another harness": shown("lm_eval.json", harness),
         "What the runs took": costs(runs),
         "Speed on a CPU, against the vendor's settings": shown("translation/throughput.json", throughput),
         "Rounding and where the adapter begins": shown("ablations/ablations.json", beginnings),
         "Speed on a GPU": shown("gpu_full.json", gpu_full),
         "The character GPT against nanoGPT": nanogpt(folder / "char_gpt"),
+        "The character GPT on the public yardstick": shown("char_gpt/shakespeare.json", character_sentences.yardstick),
     }
     return "\n".join([PAGE, *(f"## {title}\n\n{text}\n" for title, text in sections.items() if text)])
 

@@ -1,4 +1,4 @@
-"""The command line: doctor, run, train, export, translate, solve, grade.
+"""The command line: doctor, run, train, evaluate, export, translate, solve, compare, grade.
 
 A user's mistake prints one line and exits with 2.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 try:
     from .answering import solve_problems, stay_offline_if_local, trained_profile, translate_lines
     from .errors import WRITE_ERRORS, Terminated, UserError, system_errno
+    from .evaluating import evaluate
     from .profiles import default_name, load_profile
     from .runs import only_run, read_jsonl, write_jsonl
     from .streams import discard_output, refuse_columns, refuse_overwriting
@@ -79,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     def add_profile(sub: argparse.ArgumentParser, default: str = "LLMFT_PROFILE, or by device") -> None:
         sub.add_argument("--profile", help=f"tiny, demo, long, full, or the path of a .toml file (default: {default})")
 
+    def add_model(sub: argparse.ArgumentParser) -> None:
+        which = sub.add_mutually_exclusive_group(required=True)
+        which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
+        which.add_argument("--model", type=Path, help="folder of an exported (merged) model")
+        which.add_argument("--base", action="store_true", help="the untuned model")
+
     add_profile(verb("doctor", doctor, "what this machine can do, and what to do about what is missing"))
     sub = verb("run", run, "execute copies of the notebooks in order and write HTML reports")
     sub.add_argument("notebooks", nargs="*", metavar="NN", help="numbers, e.g. 01 02; all without")
@@ -88,29 +95,41 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("task", choices=("translation", "leetcode", "leetcode-grpo"))
     add_profile(sub)
 
+    sub = verb("evaluate", evaluate, "score a model: on its profile's test rows, or on a file of yours")
+    sub.add_argument("task", nargs="?", choices=("translation", "leetcode"), help="default: what was trained")
+    add_model(sub)
+    sub.add_argument("--input", type=Path, help="your pairs (columns es and en) or problems; default: the test rows")
+    sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
+    sub.add_argument("--shots", type=int, choices=range(11), default=0, metavar="N", help="solved rows shown first")
+    sub.add_argument("--output", type=Path, help="scores.json: every score and what it was taken of")
+    sub.add_argument("--predictions", type=Path, help="predictions.jsonl: every question, reference and answer")
+    add_profile(sub, TRAINED)
+
     sub = verb("export", export, "merge an adapter into its base: one model for any tool")
     sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
-    sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged")
+    formats = "merged (default): for transformers; gguf: for Ollama, LM Studio and llama.cpp"
+    sub.add_argument("--format", choices=("merged", "gguf", "merged_4bit"), default="merged", help=formats)
     sub.add_argument("--output", type=Path, required=True, help="a new folder")
     add_profile(sub, TRAINED)
 
     sub = verb("translate", translate_lines, "a line in, a line out")
-    which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
-    which.add_argument("--model", type=Path, help="folder of an exported (merged) model")
-    which.add_argument("--base", action="store_true", help="the untuned model")
+    add_model(sub)
     sub.add_argument("--input", type=Path, help="default: standard input")
     sub.add_argument("--output", type=Path, help="default: standard output")
     sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
     add_profile(sub, TRAINED)
 
     sub = verb("solve", solve_problems, "answer programming problems")
-    which = sub.add_mutually_exclusive_group(required=True)
-    which.add_argument("--adapter", type=Path, help="folder of a trained adapter")
-    which.add_argument("--model", type=Path, help="folder of an exported (merged) model")
-    which.add_argument("--base", action="store_true", help="the untuned model")
+    add_model(sub)
     sub.add_argument("--input", type=Path, required=True, help="problems.jsonl")
     sub.add_argument("--output", type=Path, required=True, help="solutions.jsonl")
+    add_profile(sub, TRAINED)
+
+    sub = verb("compare", compare, "answer line by line with base, few-shot base and tuned, next to each other")
+    sub.add_argument("--adapter", type=Path, required=True, help="folder of a trained adapter")
+    sub.add_argument("--input", type=Path, help="sentences, or problems.jsonl (default: standard input, or typed)")
+    sub.add_argument("--direction", choices=("es-en", "en-es"), help="default: what was trained, es-en if it was both")
+    sub.set_defaults(model=None)
     add_profile(sub, TRAINED)
 
     sub = verb("grade", grade, "run solutions against their problems' tests, isolated")
@@ -162,14 +181,24 @@ def train(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    from .models.exporting import export_merged, refuse
+    from .models.exporting import export as write_export
 
-    refuse(options.format, options.output)
     profile = trained_profile(options)
     stay_offline_if_local(profile)
-    export_merged(profile, options.adapter, options.output)
-    print(f"merged model: {options.output}")
+    write_export(profile, options.adapter, options.output, options.format)
+    print(f"{options.format} model: {options.output}")
+    if options.format == "gguf":
+        print(f"for Ollama: ollama create NAME -f {options.output}/Modelfile")
     return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    with contextlib.redirect_stdout(sys.stderr):  # its greeting is no answer
+        import unsloth  # noqa: F401  it asks to be imported before transformers
+
+    from .playground.terminal import compare_lines
+
+    return compare_lines(options)
 
 
 def _task_id(path: Path, number: int, row: dict) -> str:

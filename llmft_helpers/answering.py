@@ -11,7 +11,7 @@ from dataclasses import replace
 from .errors import UserError
 from .profiles import Profile, TaskSettings, is_local, load_profile
 from .runs import read_jsonl, write_jsonl
-from .streams import read_text, refuse_closed_output, refuse_columns, refuse_overwriting, write_answers
+from .streams import read_text, refuse_closed_output, refuse_columns, refuse_overwriting, split_lines, write_answers
 
 LONGEST = 4096  # tokens of a prompt: its attention takes 2 GB in SmolLM2, and four times that at twice the length
 
@@ -22,8 +22,7 @@ def translate_lines(options: Namespace) -> int:
     from .data.prompts import TranslationTask
 
     refuse_closed_output(options.output)
-    text = read_text(options.input)
-    lines = [tidy(line) for line in text.removesuffix("\n").split("\n")] if text else []
+    lines = [tidy(line) for line in split_lines(read_text(options.input))]
     refuse_overwriting(options.output, options.input)
     refuse_other_task(options, "translation")
     task = TranslationTask(direction(options))  # before minutes of loading
@@ -64,17 +63,22 @@ def _generate(
 
     if not prompts:
         return {}
-    room = min(LONGEST, model.config.max_position_embeddings) - settings.max_new_tokens
     lengths = dict(zip(prompts, map(len, tokenizer(list(prompts.values())).input_ids), strict=True))
-    for name, length in lengths.items():
-        if length > room:
-            print(f"error: {name}: {length:,} tokens, {room:,} fit: shorten it (not answered)", file=sys.stderr)
+    fault = {name: too_long(model, length, settings) for name, length in lengths.items()}
+    for name in filter(fault.get, fault):
+        print(f"error: {name}: {fault[name]} (not answered)", file=sys.stderr)
     texts = {}
-    for names in _batches({n: length for n, length in lengths.items() if length <= room}, settings):
+    for names in _batches({n: length for n, length in lengths.items() if not fault[n]}, settings):
         batch = [prompts[name] for name in names]
         generated = generate(model, tokenizer, batch, settings.max_new_tokens, stop, len(batch))
         texts |= {name: one.text for name, one in zip(names, generated, strict=True)}
     return texts
+
+
+def too_long(model, length: int, settings: TaskSettings) -> str | None:
+    """What is wrong with a prompt of that many tokens; None if it leaves room for an answer."""
+    room = min(LONGEST, model.config.max_position_embeddings) - settings.max_new_tokens
+    return f"{length:,} tokens, {room:,} fit: shorten it" if length > room else None
 
 
 def _batches(lengths: dict[str, int], settings: TaskSettings) -> Iterator[list[str]]:
@@ -96,11 +100,26 @@ def _note(options: Namespace) -> dict:
     return read_adapter_note(options.adapter) if options.adapter is not None else {}
 
 
+def trained_task(options: Namespace) -> str:
+    """The task that adapter or merged model was trained for."""
+    return _note(options).get("task", "translation")
+
+
 def refuse_other_task(options: Namespace, task: str) -> None:
     """UserError if adapter or merged model was trained for another task than `task`."""
     trained = _note(options).get("task", task)
     if trained != task:
         raise UserError(f"{options.adapter or options.model} was trained for the task {trained}, not {task}")
+
+
+def task_named(options: Namespace) -> str:
+    """The task on the command line, else the one that was trained; UserError if they differ, or neither says it."""
+    if options.task:
+        refuse_other_task(options, options.task)
+    task = options.task or _note(options).get("task")
+    if not task:
+        raise UserError("the untuned base has no task of its own: evaluate translation --base, or leetcode")
+    return task
 
 
 def trained_profile(options: Namespace) -> Profile:

@@ -32,4 +32,6 @@ def system_errno(error: Exception) -> int | None:
 def reason(error: Exception) -> str:
     """One line: the system's words for its error, or the error's own."""
     number = system_errno(error)
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
+        return "the disk took only a part of it"  # NumPy keeps the system's number to itself
     return os.strerror(number) if number else " ".join(str(error).split())

@@ -188,7 +188,7 @@ def read_jsonl(path: Path) -> list[dict]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    rows.append(_object(line, path, number))
+                    rows.append(read_object(line, f"{path}:{number}"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
@@ -200,17 +200,18 @@ def read_jsonl(path: Path) -> list[dict]:
     return rows
 
 
-def _object(line: str, path: Path, number: int) -> dict:
+def read_object(line: str, where: str) -> dict:
+    """A line of JSON; UserError that begins with `where` if it is no object."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{number}: not valid JSON ({error.msg}); is the line cut off?") from error
+        raise UserError(f"{where}: not valid JSON ({error.msg}); is the line cut off?") from error
     except RecursionError as error:
-        raise UserError(f"{path}:{number}: a value is nested too deep; leave it out") from error
+        raise UserError(f"{where}: a value is nested too deep; leave it out") from error
     except ValueError:  # an integer of more digits than int() reads
         row = json.loads(line, parse_int=lambda digits: int(Decimal(digits)))
     if not isinstance(row, dict):
-        raise UserError(f"{path}:{number}: expected an object with named columns, found {type(row).__name__}")
+        raise UserError(f"{where}: expected an object with named columns, found {type(row).__name__}")
     return row
 
 

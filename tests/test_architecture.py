@@ -28,6 +28,8 @@ MAY_USE["training"] = {"scoring", *MAY_USE["scoring"]}
 MAY_USE["doctor"] = {"models", "grading", *MAY_USE["models"]}
 MAY_USE["streams"] = {"runs", *MAY_USE["runs"]}
 MAY_USE["answering"] = {"streams", "scoring", *MAY_USE["scoring"]}
+MAY_USE["evaluating"] = {"answering", *MAY_USE["answering"]}
+MAY_USE["playground"] = {"answering", *MAY_USE["answering"]}
 MAY_USE["__main__"] = set(MAY_USE) - {"__main__"}
 OUTSIDE = {"values", "confinement"}  # the worker's own parts, which it imports outside the package
 
@@ -92,7 +94,17 @@ def test_every_module_is_small_enough_to_read():
 
 def test_the_top_of_the_package_holds_few_modules():
     top = {path.stem for path in PACKAGE.glob("*.py")}
-    assert top == {"__main__", "answering", "device", "errors", "processes", "profiles", "runs", "streams"}
+    assert top == {
+        "__main__",
+        "answering",
+        "device",
+        "errors",
+        "evaluating",
+        "processes",
+        "profiles",
+        "runs",
+        "streams",
+    }
 
 
 @pytest.mark.parametrize("room", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))

@@ -17,6 +17,7 @@ from llmft_helpers.scoring.metrics import completion_nats, total
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import char_gpt  # noqa: E402
+import full_fine_tuning  # noqa: E402
 import gpu_full  # noqa: E402
 import grading  # noqa: E402
 import lora_throughput  # noqa: E402
@@ -217,6 +218,18 @@ def test_the_rounding_table_shows_the_runs_that_the_profile_has():
     assert readme_table.beginnings(ablations | {"rows": rows[:2]}) is None
 
 
+def test_the_other_harness_stands_beside_ours():
+    about = {"rows": 120, "profile": "demo", "lm_eval_version": "0.4.13", "dtype": "float32", "git_commit": "abc"}
+    measured = {
+        "translation": about | {"ours": {"bleu": 34.674}, "lm_eval": {"bleu": 34.7}, "same_answers": 119},
+        "leetcode": about
+        | {"ours": {"tests_passed_rate": 0.1}, "lm_eval": {"tests_passed_rate": 0}, "same_answers": 1},
+    }
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme_table.harness(measured).split("\n")]
+    assert lines[2] == ["translation: BLEU", "34.67", "34.70", "119 of 120"]
+    assert lines[3] == ["code: tests passed", "10.0%", "0.0%", "1 of 120"]
+
+
 def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
     def run(speed, loss):
         return {"tokens_per_second": speed, "generated_tokens_per_second": 9.0, "peak_memory_gb": 2.0,
@@ -269,3 +282,17 @@ def test_layers_left_unrounded_answer_like_those_never_rounded_and_are_put_back(
     single = [f"model.layers.{i}.self_attn.v_proj" for i in (0, 1)]
     assert len(table) == 1 + 7 + 2 and table["share"]["v_proj"] == table["share"][single].sum()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_full_fine_tuning_moves_every_weight_and_an_adapter_its_own(profile, pairs, tmp_path):
+    corpus = full_fine_tuning.corpora.Corpus({"train": pairs, "validation": pairs[:1], "test": pairs[:1]}, {})
+    steps = replace(profile.translation.train, batch_size=1)  # the first one's rate is zero
+    profile = replace(profile, translation=replace(profile.translation, train=steps))
+    adapter, _, everything = full_fine_tuning.planned(profile)
+    assert everything.name == full_fine_tuning.FULL and everything.rates[1] == pytest.approx(adapter.rates[1] / 10)
+    for arm in (adapter, everything):
+        untouched, _ = full_fine_tuning.load(profile, arm.lora)
+        model, _, seconds = full_fine_tuning.train(profile, arm, 0.01, corpus, tmp_path)
+        before = dict(untouched.named_parameters())
+        moved = {name for name, now in model.named_parameters() if not torch.equal(now, before[name].to(now.dtype))}
+        assert moved == {name for name in before if "lora_" in name or arm.lora is None} and seconds > 0

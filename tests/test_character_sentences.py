@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from llmft_helpers.reports import character_sentences as sentences
 from llmft_helpers.reports import plots
 
@@ -90,6 +92,31 @@ def test_nanogpt_is_reached_or_never():
     cells = [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]]
     assert cells == ["ours", "1", "17,592,192", "309", "9,120", "1.636", "3.108", "1.528"]
     assert "benchmarks/char_gpt.py" in sentences.nanogpt(None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        ((200.4, 250.0, 260.6), "reached here after 200 to 261 s, and"),
+        ((None, 250.0, None), "after 250 s (1 of 3 runs)"),
+        ((None, None, None), "reached here in no run, and 1.88"),
+    ],
+)
+def test_the_yardstick_is_told_by_both_rules_and_with_what_is_published(seconds, words):
+    rows = [
+        {
+            "name": "ours",
+            "random_windows": {"val_loss": 1.4 + place / 100},
+            "val_loss": 1.39,
+            "seconds_to_published": one,
+        }
+        for place, one in enumerate(seconds)
+    ]
+    measured = {"setting": "300 s of training each", "results": [{"name": "nanoGPT (cpu)", "val_loss": 1.9}, *rows]}
+    text = sentences.yardstick(measured)
+    assert "Tiny Shakespeare, 300 s of training each, 3 seeds: **1.400 to 1.420** nats a character" in text
+    assert "rule, 1.390 by the rule above" in text and words in text
+    assert "benchmarks/char_gpt.py" in sentences.yardstick(None)
 
 
 def test_pictures_of_the_character_model(tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ def test_translate_and_solve_answer_from_the_merged_folder(merged, tmp_path, cap
     ("arguments", "says"),
     [
         (["--format", "merged_4bit"], "round base plus adapter to 4 bits again"),
-        (["--format", "gguf"], "convert_hf_to_gguf.py"),
+        (["--format", "gguf"], "only those over bytes that cut texts as llama-bpe"),
         (["--output", "{merged}"], "exists already"),
         (["--adapter", "nowhere"], "holds no adapter"),
     ],

@@ -11,7 +11,7 @@ from llmft_helpers.runs import ROOT
 
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 }
 COMMAND = re.compile(r"-m llmft_helpers ([a-z][^`|\n]*)")
 

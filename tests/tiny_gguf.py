@@ -47,6 +47,28 @@ def write(path: Path, name: str) -> Path:
     return path
 
 
+def shaken_adapter(base: Path, folder: Path, task: str = "translation"):
+    """(profile, folder of an adapter that does something) of the profile tiny with another base."""
+    import torch
+
+    from llmft_helpers.models import loading
+    from llmft_helpers.models.notes import adapter_note
+    from llmft_helpers.profiles import PRESETS, load_profile
+
+    folder.mkdir(parents=True)
+    preset = (PRESETS / "tiny.toml").read_text()
+    (folder / "mine.toml").write_text(preset.replace('name = "random"', f'name = "{base}"'))
+    profile = load_profile(str(folder / "mine.toml"))
+    model, _ = loading.load_base_model(profile.model)
+    model = loading.add_lora(model, profile.lora, profile.seed)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    loading.save_adapter(model, folder / "adapter", adapter_note(profile, task))
+    return profile, folder / "adapter"
+
+
 def _describe(writer: GGUFWriter, architecture: str, layers: int, head: int) -> None:
     writer.add_context_length(256)
     writer.add_embedding_length(WIDTH)

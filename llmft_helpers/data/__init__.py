@@ -6,7 +6,7 @@ and what is below.
 
 from .corpora import SPLITS, Corpus, count_after, load_pairs, load_problems
 from .plain_text import character_documents, compared_validation
-from .prompts import LANGUAGES, LeetcodeTask, TranslationTask, few_shot_prompt, training_rows
+from .prompts import LANGUAGES, LeetcodeTask, TranslationTask, few_shot_prompt, few_shot_rows, training_rows
 
 __all__ = [
     "Corpus",
@@ -18,6 +18,7 @@ __all__ = [
     "compared_validation",
     "count_after",
     "few_shot_prompt",
+    "few_shot_rows",
     "load_pairs",
     "load_problems",
     "training_rows",

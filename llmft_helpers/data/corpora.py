@@ -148,7 +148,7 @@ def _problems(located: Iterable, source: Source, account: Account) -> list[dict]
     rows = []
     for where, row in located:
         account.rows_in += 1
-        row = _problem(row, source, where)
+        row = as_problem(row, source, where)
         reason = solutions.fault(row["completion"]) if source.split != "test" else None
         if reason:
             account.drop(reason, (where, row["task_id"]))
@@ -157,7 +157,8 @@ def _problems(located: Iterable, source: Source, account: Account) -> list[dict]
     return rows
 
 
-def _problem(row: dict, source: Source, where: str) -> dict:
+def as_problem(row: dict, source: Source, where: str) -> dict:
+    """A row as prompts and grader take it; UserError for an empty column, or without tests."""
     for column in PROBLEM_COLUMNS:
         if not row[column].strip():
             raise UserError(f"{where}: column {column!r} is empty; fill it or remove the problem")

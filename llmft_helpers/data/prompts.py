@@ -97,6 +97,16 @@ class LeetcodeTask:
 Task = TranslationTask | LeetcodeTask
 
 
+def few_shot_rows(task: Task, train: list[dict], shots: int) -> list[dict]:
+    """Training rows to show before a question: the first pairs; of problems those at even distances by length, so that
+    neither the shortest nor the longest stands for all.
+    """
+    if isinstance(task, LeetcodeTask):
+        by_length = sorted(train, key=lambda row: len(task.prompt(row) + task.completion(row)))
+        return [by_length[(2 * i + 1) * len(by_length) // (2 * shots)] for i in range(shots)]
+    return train[:shots]
+
+
 def few_shot_prompt(task: Task, row: dict, shots: list[dict]) -> str:
     """The prompt after `shots` solved examples, which must be training rows."""
     return "".join(f"{task.prompt(shot)}{task.completion(shot)}\n\n" for shot in shots) + task.prompt(row)

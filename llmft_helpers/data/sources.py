@@ -112,7 +112,7 @@ def _rename(row: dict, source: Source, where: str, wanted: tuple[str, ...], opti
         if value is MISSING and demanded:
             raise UserError(
                 f"{where}: no column {column!r} (there are: {', '.join(map(str, row))}); "
-                f'map it in the profile, e.g. columns = {{ {name} = "..." }}{_other_remedy(row, source)}'
+                f'map it in the profile, e.g. columns = {{ {name} = "..." }}, or rename it{_other_remedy(row, source)}'
             )
         if name in wanted:
             if isinstance(value, dict | list):

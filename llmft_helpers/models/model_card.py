@@ -1,13 +1,15 @@
-"""The README.md beside an adapter or a merged model: data, licences, results, how to load it without this suite."""
+"""The README.md beside an adapter or an exported model: data, licences, results, how to use it without this suite."""
 
 from pathlib import Path
 
-from ..data.prompts import LANGUAGES, LeetcodeTask, TranslationTask
+from ..data.prompts import LANGUAGES, LeetcodeTask, Task, TranslationTask
 from ..profiles import ModelSettings
 from ..reports.tables import INTERVALS, markdown, p_text, with_interval
 from ..runs import read_json, write_text
 from .embedded import EMBEDDED, present_name, terms
 from .loading import model_path, read_adapter_note
+from .notes import noted_task
+from .ollama import IN_USE
 
 HEADLINES = {
     "translation": {"bleu": "BLEU", "chrf": "chrF", "perplexity": "perplexity"},
@@ -37,6 +39,26 @@ LOAD_MERGED = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained({folder!r}, dtype=torch.bfloat16, device_map="auto")
 tokenizer = AutoTokenizer.from_pretrained({folder!r})"""
+PYTHON = """```python
+import torch
+{load}
+prompt = {prompt!r}
+inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+tokens = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+print(tokenizer.decode(tokens[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))
+```"""
+OLLAMA = """In this folder:
+
+    ollama create tuned -f Modelfile
+    ollama run tuned
+
+`Modelfile` wraps what you type in the prompt below, stops where an answer ends, and takes `{weights}`; the other file
+holds the same weights in 16 bits. Chats of llama.cpp and LM Studio find the prompt in the file itself. As a completion,
+without them, it is:
+
+```
+{prompt}
+```"""
 CARD = """{header}
 # {title}
 
@@ -45,14 +67,7 @@ Made with the profile `{profile}` and seed {seed} on {device}; {training}.
 
 ## Use
 
-```python
-import torch
-{load}
-prompt = {prompt!r}
-inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-tokens = model.generate(**inputs, max_new_tokens=64, do_sample=False)
-print(tokenizer.decode(tokens[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))
-```
+{use}
 
 The model knows this one prompt format. {limits}
 
@@ -73,6 +88,11 @@ brackets the 95% bootstrap interval.
 
 The data's licences stand above; the licence of the base model holds for the weights.{terms}
 """
+KINDS = {  # kind of folder: (library, the words between base and data)
+    "adapter": ("peft", ""),
+    "merged": ("transformers", "merged into 16-bit weights, "),
+    "gguf": ("gguf", "merged and written as GGUF, "),
+}
 EXAMPLE_PROBLEM = {
     "problem_description": "Given a list of integers nums, return the sum of its even numbers.",
     "starter_code": "class Solution:\n    def sumOfEvens(self, nums: List[int]) -> int:",
@@ -83,34 +103,30 @@ EXAMPLE_PAIR = {"es": "¿Dónde está la estación?", "en": "Where is the statio
 def write_model_card(results: Path) -> None:
     """README.md in the adapter of a task's results folder, from its manifest.json and metrics.json."""
     adapter = results / "adapter"
-    card = model_card(results, read_adapter_note(adapter), str(adapter.resolve()), merged=False)
+    card = model_card(results, read_adapter_note(adapter), str(adapter.resolve()), "adapter")
     write_text(adapter / "README.md", card)
 
 
-def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
-    """The card's text; `results` holds manifest.json and metrics.json, `folder` is what will be loaded."""
+def model_card(results: Path, note: dict, folder: str, kind: str) -> str:
+    """The card's text; `results` holds manifest.json and metrics.json, `folder` is what will be loaded, `kind` one of
+    KINDS."""
     manifest, metrics = read_json(results / "manifest.json"), read_json(results / "metrics.json")
     provenance, training = metrics["provenance"], metrics["training"]
     settings = provenance["profile"]
-    task = TranslationTask(note["direction"]) if note["task"] == "translation" else LeetcodeTask()
-    # A made or converted base has no address on a hub; its folder is what can be loaded.
-    base = str(model_path(ModelSettings(name=note["base_model"])))
+    task = noted_task(note)
     rows = metrics["rows"]
     return CARD.format(
-        header=_header(note, manifest, merged),
+        header=_header(note, manifest, KINDS[kind][0]),
         title=_title(task),
         base=_base(note["base_model"]),
         rank=f"rank-{settings['lora']['rank']} ",
-        merged="merged into 16-bit weights, " if merged else "",
+        merged=KINDS[kind][1],
         task=f"{rows['train']:,} rows of {', '.join(manifest['sources'])}",
         profile=settings["name"],
         seed=provenance["seed"],
         device=provenance["device"],
         training=f"{training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes",
-        load=(LOAD_MERGED if merged else LOAD_ADAPTER).format(
-            base=base, folder=folder, precision=_precision(settings["model"])
-        ),
-        prompt=task.prompt(EXAMPLE_PAIR if note["task"] == "translation" else EXAMPLE_PROBLEM),
+        use=_use(task, note["base_model"], folder, kind, _precision(settings["model"])),
         limits=_limits(task),
         data=_data(manifest),
         test_rows=rows["test"],
@@ -118,6 +134,17 @@ def model_card(results: Path, note: dict, folder: str, merged: bool) -> str:
         significance=_significance(metrics),
         terms=_terms(note["base_model"]),
     )
+
+
+def _use(task: Task, base: str, folder: str, kind: str, precision: str) -> str:
+    prompt = task.prompt(EXAMPLE_PAIR if isinstance(task, TranslationTask) else EXAMPLE_PROBLEM)
+    if kind == "gguf":
+        return OLLAMA.format(weights=IN_USE, prompt=prompt)
+    if kind == "merged":
+        return PYTHON.format(load=LOAD_MERGED.format(folder=folder), prompt=prompt)
+    # A made or converted base has no address on a hub; its folder is what can be loaded.
+    path = str(model_path(ModelSettings(name=base)))
+    return PYTHON.format(load=LOAD_ADAPTER.format(base=path, folder=folder, precision=precision), prompt=prompt)
 
 
 def _terms(name: str) -> str:
@@ -142,7 +169,7 @@ def _precision(model: dict) -> str:
     return FOUR_BIT.replace("KEPT", repr(["lm_head", *model["keep_16bit"]]))
 
 
-def _header(note: dict, manifest: dict, merged: bool) -> str:
+def _header(note: dict, manifest: dict, library: str) -> str:
     from huggingface_hub import ModelCardData
 
     hub = [source["from"] for source in manifest["sources"].values() if isinstance(source["from"], str)]
@@ -150,7 +177,7 @@ def _header(note: dict, manifest: dict, merged: bool) -> str:
         base_model=note["base_model"] if "/" in note["base_model"] else None,
         datasets=[name for name in hub if not Path(name).suffix] or None,
         language=["es", "en"] if note["task"] == "translation" else ["en"],
-        library_name="transformers" if merged else "peft",
+        library_name=library,
         license="other",
         pipeline_tag="text-generation",
         tags=["lora", note["task"]],

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..data.prompts import LeetcodeTask, Task, TranslationTask
 from ..errors import UserError
 from ..profiles import PRESETS, Profile, load_profile
 from ..runs import ROOT, from_root
@@ -18,6 +19,10 @@ def adapter_note(profile: Profile, task: str) -> dict[str, str]:
     if task == "translation":
         note["direction"] = profile.translation.direction
     return note
+
+
+def noted_task(note: dict[str, str]) -> Task:
+    return TranslationTask(note["direction"]) if note["task"] == "translation" else LeetcodeTask()
 
 
 def noted_profile(note: dict[str, str], folder: Path) -> Profile:

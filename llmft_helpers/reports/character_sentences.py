@@ -125,6 +125,30 @@ def nanogpt(measured: dict | None) -> str:
     return "\n".join([f"{table}\n", *(f"- {_against_nanogpt(row)}" for row in measured["comparisons"])])
 
 
+PUBLISHED, LAPTOP = 1.4697, 1.88  # nats a character on tiny Shakespeare, by nanoGPT's README
+
+
+def yardstick(measured: dict | None) -> str:
+    """What benchmarks/char_gpt.py wrote of tiny Shakespeare, by nanoGPT's rule and ours, and what is published."""
+    if measured is None:
+        return "Not measured for this profile: see `benchmarks/char_gpt.py`."
+    ours = [row for row in measured["results"] if row["name"] == "ours"]
+    windows = [row["random_windows"]["val_loss"] for row in ours]
+    reached = [row["seconds_to_published"] for row in ours if row["seconds_to_published"] is not None]
+    when = f"after {_span(reached, '.0f')} s" if reached else "in no run"
+    seldom = f" ({len(reached)} of {len(ours)} runs)" if 0 < len(reached) < len(ours) else ""
+    return (
+        f"Tiny Shakespeare, {measured['setting']}, {len(ours)} seeds: **{_span(windows, '.3f')}** nats a character by "
+        f"nanoGPT's rule, {_span([row['val_loss'] for row in ours], '.3f')} by the rule above. Published by nanoGPT: "
+        f"{PUBLISHED}, which is reached here {when}{seldom}, and {LAPTOP} by its recipe for a laptop."
+    )
+
+
+def _span(values: list[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
 def _run_line(row: dict) -> dict[str, str]:
     return {
         "model": row["name"],

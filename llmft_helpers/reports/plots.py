@@ -52,7 +52,8 @@ def _draw_losses(history: list[dict], over: str, unit: str) -> Figure:
     axes.legend(frameon=False)
     for name, below in zip(scores, panels[1:, 0], strict=True):
         _curve(below, history, over, name, "o-", COLOURS["tuned"])
-        below.set(ylabel=SCORES[name], ylim=(0, None))
+        highest = max(entry.get(name, 0.0) for entry in history)
+        below.set(ylabel=SCORES[name], ylim=(0, 1.15 * highest or 1))  # a marker at the top stays whole
     panels[-1, 0].set_xlabel("seconds of training" if over == "seconds" else over)
     return figure
 

@@ -2,6 +2,7 @@
 
 import difflib
 import html
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -13,7 +14,10 @@ from .unshown import is_shown
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 ARM_NAMES |= {"references": "tuned on references", "own": "on own answers", "both": "on both"}  # notebook 05
-INTERVALS = {"bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95"}
+INTERVALS = {
+    "bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95",
+    "parses_rate": "parses_ci95",
+}  # fmt: skip
 
 TRANSLATION_COLUMNS = {
     "perplexity": "perplexity", "bits_per_byte": "bits/byte", "bleu": "BLEU", "bleu_ci95": "95% interval",
@@ -133,12 +137,17 @@ def side_by_side(rows: Iterable[dict], columns: dict[str, str], reference: str |
 
     With `reference`, the key of the wanted text, words of `*.text` columns that differ from it are marked.
     """
-    head = "".join(f"<th style='text-align:left'>{html.escape(title)}</th>" for title in columns.values())
+    display(HTML(text_table(columns.values(), ([_cell(row, key, reference) for key in columns] for row in rows))))
+
+
+def text_table(headings: Iterable[str], rows: Iterable[list[str]]) -> str:
+    """HTML of a table whose cells are HTML already; the headings are plain text."""
+    head = "".join(f"<th style='text-align:left'>{html.escape(title)}</th>" for title in headings)
     lines = []
     for row in rows:
-        cells = [f"<td style='{CELL}'><div style='{SCROLL}'>{_cell(row, key, reference)}</div></td>" for key in columns]
+        cells = [f"<td style='{CELL}'><div style='{SCROLL}'>{cell}</div></td>" for cell in row]
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    display(HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def _cell(row: dict, key: str, reference: str | None) -> str:
@@ -152,13 +161,31 @@ def _cell(row: dict, key: str, reference: str | None) -> str:
 
 def marked_words(answer: str, reference: str) -> str:
     """HTML of `answer`, words that the reference does not have at that place in bold underline."""
-    words, wanted = answer.split(), reference.split()
-    marked = []
-    for tag, start, end, _, _ in difflib.SequenceMatcher(None, words, wanted, autojunk=False).get_opcodes():
-        text = html.escape(" ".join(words[start:end]))
-        if text:
-            marked.append(text if tag == "equal" else f"<b style='color:#D55E00'><u>{text}</u></b>")
-    return " ".join(marked)
+    return marked_pieces(differences(answer, reference))
+
+
+def marked_pieces(pieces: list[tuple[str, bool]]) -> str:
+    """HTML of what `differences` cut, new words in bold underline."""
+    return "".join(
+        f"<b style='color:#D55E00'><u>{html.escape(text)}</u></b>" if new else html.escape(text) for text, new in pieces
+    )
+
+
+def differences(text: str, other: str) -> list[tuple[str, bool]]:
+    """`text` in pieces, each with whether `other` lacks its words at that place; white space stays as it is."""
+    words, gaps = re.findall(r"\S+", text), re.split(r"\S+", text)
+    new = [True] * len(words)
+    matcher = difflib.SequenceMatcher(None, words, re.findall(r"\S+", other), autojunk=False)
+    for start, _, size in matcher.get_matching_blocks():
+        new[start : start + size] = [False] * size
+    pieces = [("", False), (gaps[0], False)]
+    for word, is_new, gap in zip(words, new, gaps[1:], strict=True):
+        if is_new and pieces[-1] == (" ", False) and pieces[-2][1]:  # one mark for neighbours
+            pieces[-2:] = [(f"{pieces[-2][0]} {word}", True)]
+        else:
+            pieces.append((word, is_new))
+        pieces.append((gap, False))
+    return [piece for piece in pieces if piece[0]]
 
 
 def ablation_table(rows: list[dict]) -> pandas.DataFrame:

@@ -29,6 +29,7 @@ from ..runs import Stages, fingerprint, provenance, run_dir, write_json, write_j
 from ..scoring import evaluation
 from ..scoring.answers import extract_code
 from .checkpoints import last_checkpoint, restore_adapter
+from .tracking import tracking_arguments
 
 PROMPTS = 8  # asked for each step, each `samples` times
 CHECKPOINTS = 10  # in a run
@@ -97,7 +98,7 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
         save_steps=asked.grpo_steps,
         save_total_limit=2,
         restore_callback_states_from_checkpoint=True,
-        report_to="none",
+        **tracking_arguments(profile, "leetcode-grpo"),
         disable_tqdm=True,
         seed=profile.seed,
         data_seed=profile.seed,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .. import processes
 from ..data.corpora import Corpus, load_pairs, load_problems
-from ..data.prompts import LeetcodeTask, Task, TranslationTask, training_rows
+from ..data.prompts import LeetcodeTask, Task, TranslationTask, few_shot_rows, training_rows
 from ..errors import UserError
 from ..grading.execution import isolation_level
 from ..models.loading import adapters_off, add_lora, load_adapter, load_base_model, model_path, save_adapter
@@ -159,16 +159,6 @@ class Experiment:
                 for model, its_tokenizer, label in ((self.model, self.tokenizer, "before"), (fresh, tokenizer, "after"))
             )
         return before, after, sum(a["text"] == b["text"] for a, b in zip(texts, again, strict=True))
-
-
-def few_shot_rows(task: Task, train: list[dict], shots: int) -> list[dict]:
-    """Training rows to show before a question: the first pairs; of problems those at even distances by length, so that
-    neither the shortest nor the longest stands for all.
-    """
-    if isinstance(task, LeetcodeTask):
-        by_length = sorted(train, key=lambda row: len(task.prompt(row) + task.completion(row)))
-        return [by_length[(2 * i + 1) * len(by_length) // (2 * shots)] for i in range(shots)]
-    return train[:shots]
 
 
 def train_task(profile: Profile, name: str) -> Path:

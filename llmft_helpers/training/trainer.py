@@ -133,8 +133,9 @@ class Progress(TrainerCallback):
         self.bar.set_postfix(self.shown, refresh=False)
 
     def on_evaluate(self, args, state, control, **kwargs):
-        for sample in next((entry["samples"] for entry in reversed(state.log_history) if "samples" in entry), ()):
-            self.bar.write(f"  {sample}", file=sys.stdout)
+        look = next((entry for entry in reversed(state.log_history) if "samples" in entry), None)
+        if look:
+            self.bar.write("\n  ".join([f"step {look['step']}:", *look["samples"]]), file=sys.stdout)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(state.global_step - self.bar.n)

@@ -1,0 +1,45 @@
+"""How a tuned model is asked outside this suite: Ollama's Modelfile, and the chat template inside a GGUF file.
+
+A model knows one prompt and has been asked one thing at a time: both ask the last message alone, in that form.
+"""
+
+from ..data.prompts import Task, TranslationTask
+
+LONGEST = 4096  # tokens: what `translate` and `solve` take, and little memory
+IN_USE = "model-q8_0.gguf"  # of the two files that are written
+LAST_OF_OLLAMA = "{{ range $i, $message := .Messages }}{{ if eq (len (slice $.Messages $i)) 1 }}ASKED{{ end }}{{ end }}"
+
+
+def chat_template(task: Task) -> str:
+    """In Jinja, for llama.cpp's and LM Studio's chats."""
+    return _asked(task, "{{ messages[-1]['content'] }}")
+
+
+def modelfile(task: Task, end: str, context: int, longest_answer: int) -> str:
+    """For `ollama create`: the weights beside it, our prompt, greedy answers as they were scored.
+
+    An answer stops at the end token `end`, at the task's stop strings, or after `longest_answer` tokens; no token is
+    made less likely because it was written before, as Ollama does unless it is told. `context`: what the model holds.
+    """
+    template = LAST_OF_OLLAMA.replace("ASKED", _asked(task, "{{ $message.Content }}"))
+    settings = {
+        "temperature": 0,
+        "repeat_penalty": 1,
+        "num_ctx": min(context, LONGEST),
+        "num_predict": longest_answer,
+    }
+    lines = [f"FROM ./{IN_USE}", f"TEMPLATE {_quoted(template)}"]
+    lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
+    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in (end, *task.stop)]
+    return "\n".join(lines) + "\n"
+
+
+def _asked(task: Task, question: str) -> str:
+    """The task's prompt around `question`; of a problem it is what the user types, code up to the answer."""
+    return task.prompt({task.source: question}) if isinstance(task, TranslationTask) else question
+
+
+def _quoted(text: str) -> str:
+    """As Ollama writes it: no character is escaped, a line break stands as itself, marks go into three of them."""
+    mark = '"""' if '"' in text else '"'
+    return f"{mark}{text}{mark}"
