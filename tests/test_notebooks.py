@@ -99,12 +99,13 @@ def test_runs_leave_plots_predictions_and_adapters(reports, own_profile, outputs
 
 
 def test_a_report_shows_worked_examples_and_no_box_that_nobody_answers(reports):
-    cells = nbformat.read(reports[-1].with_suffix(".ipynb"), as_version=4).cells
+    (report,) = (report for report in reports if report.stem == "04_compare_models")
+    cells = nbformat.read(report.with_suffix(".ipynb"), as_version=4).cells
     sentence, problem = (cell for cell in cells if "playground.try_it" in cell.source)
     for cell, asked in ((sentence, "las llaves en el cajón de la cocina"), (problem, "sumOfEvens")):
         (shown,) = (output.data for output in cell.outputs if output.output_type == "display_data")
         assert asked in shown["text/html"] and "base, few-shot</th>" in shown["text/html"]
-        assert shown["text/html"] in reports[-1].read_text(encoding="utf-8")
+        assert shown["text/html"] in report.read_text(encoding="utf-8")
         assert not any("widget" in kind for kind in shown)
     assert problem.outputs[-1].data["text/html"].count("of 2 tests passed") == 3
 
@@ -186,6 +187,8 @@ def test_a_notebook_points_to_its_executed_copy(path):
     (pointer,) = (cell.source for cell in cells if "source-only" in cell.metadata.get("tags", []))
     (link,) = re.findall(r"\]\(([^)]+)\)", pointer)
     copy = (path.parent / link).resolve()
+    if path.name[:2] in notebooks.ON_REQUEST and not copy.is_file():
+        pytest.skip("not yet run in the demo")
     assert copy.name == path.name and copy.stat().st_size < 1e6
     executed = [cell for cell in nbformat.read(copy, as_version=4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in executed) and any(cell.outputs for cell in executed)

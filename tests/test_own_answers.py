@@ -19,7 +19,7 @@ from llmft_helpers.models.generation import Generated
 from llmft_helpers.models.sampling import Sampling
 from llmft_helpers.profiles import load_profile
 from llmft_helpers.runs import ROOT, read_jsonl
-from llmft_helpers.training import Experiment, FromTests, from_tests, own_answers
+from llmft_helpers.training import Experiment, FromTests, from_tests, grpo, own_answers
 
 SETTINGS = load_profile("tiny").leetcode  # four answers a batch
 SAMPLING = Sampling(temperature=0.8, answers=2, seed=5)
@@ -277,6 +277,10 @@ def test_base_and_references_are_notebook_03s_and_own_arms_are_scored_alike(tune
     learner = steps(profile, monkeypatch)
     scores = learner.score()
     assert list(scores) == ["base", "references", "both", "own"]
+    evaluate_task = from_tests.evaluation.evaluate_task
+    monkeypatch.setattr(from_tests.evaluation, "evaluate_task", None)  # what is scored is not scored again
+    assert steps(profile, monkeypatch).score() == scores
+    monkeypatch.setattr(from_tests.evaluation, "evaluate_task", evaluate_task)
     with learner.using("references"):
         again, answers = from_tests.evaluation.evaluate_task(
             learner.model, learner.tokenizer, LeetcodeTask(), learner.corpus.test, learner.settings
@@ -306,6 +310,15 @@ def test_where_nothing_passes_nothing_is_trained_and_the_rest_goes_on(tuned, pro
     assert list(learner.score()) == ["base", "references"]
     learner.score_other_texts()
     assert learner.save()["p_values"] == {}
+
+
+def test_grpo_goes_on_from_the_same_adapter_and_is_scored_before_and_after(tuned, profile):
+    folder = grpo.train_grpo(profile)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["references"]["perplexity"] == pytest.approx(tuned.metrics["tuned"]["perplexity"], rel=1e-4)
+    assert [one["step"] for one in metrics["rewards"]] == [1, 2] and metrics["pass_p_value"] == 1.0
+    assert len(read_jsonl(folder / "predictions.jsonl")) == len(tuned.corpus.test)
+    assert (folder / "adapter" / "llmft.json").is_file() and not (folder / "trainer").exists()
 
 
 def test_results_of_other_problems_are_refused(tuned, profile):

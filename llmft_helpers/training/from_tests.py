@@ -24,7 +24,17 @@ from ..models.loading import (
 from ..models.notes import adapter_note
 from ..models.sampling import Sampling
 from ..profiles import Profile
-from ..runs import Stages, fingerprint, provenance, read_json, read_jsonl, run_dir, save_metrics, write_jsonl
+from ..runs import (
+    Stages,
+    fingerprint,
+    provenance,
+    read_json,
+    read_jsonl,
+    run_dir,
+    save_metrics,
+    write_json,
+    write_jsonl,
+)
 from ..scoring import evaluation
 from ..scoring.metrics import completion_nats, text_nats, total
 from .checkpoints import restore_adapter
@@ -145,11 +155,25 @@ class FromTests:
     def score(self) -> dict[str, dict]:
         """Metrics by arm on the test problems; those of "base" and "references" are notebook 03's."""
         for arm in self.trained:
-            with self.stages(f"evaluate {arm}"), self.using(arm):
-                self.metrics[arm], self.answers[arm] = evaluation.evaluate_task(
+            with self.stages(f"evaluate {arm}"):
+                scored = self._scored(arm)
+                self.metrics[arm], self.answers[arm] = scored["metrics"], scored["answers"]
+        return self.metrics
+
+    def _scored(self, arm: str) -> dict:
+        """Metrics and answers of an adapter, kept beside it."""
+        path = self.adapters[arm].parent / "scores.json"
+        tests = self.corpus.manifest["fingerprints"]["test"]
+        run = fingerprint([_content(self.adapters[arm]), tests, self.settings.max_new_tokens])
+        kept = read_json(path) if path.is_file() else {}
+        if kept.get("run") != run:
+            with self.using(arm):
+                metrics, answers = evaluation.evaluate_task(
                     self.model, self.tokenizer, LeetcodeTask(), self.corpus.test, self.settings, label=arm
                 )
-        return self.metrics
+            kept = {"run": run, "metrics": metrics, "answers": answers}
+            write_json(path, kept)
+        return kept
 
     def score_other_texts(self) -> dict[str, dict]:
         """Bits per byte by arm: translations and solutions given their prompt, and each language as raw text."""
