@@ -147,7 +147,8 @@ def _byte_level(writer: GGUFWriter, kind: str) -> int:
     normal = [*signs.values(), *dict.fromkeys("".join(pair) for pair in merges), UNMERGEABLE]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(kind)
-    writer.add_token_list([*normal, "<|end|>", "<|begin|>", "<|pad|>", "<tool>"])
+    pad = "<|endoftext|>" if kind == "qwen2" else "<|pad|>"  # transformers adds it to a Qwen 2 that has none
+    writer.add_token_list([*normal, "<|end|>", "<|begin|>", pad, "<tool>"])
     writer.add_token_types([TokenType.NORMAL] * len(normal) + [TokenType.CONTROL] * 3 + [TokenType.USER_DEFINED])
     writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_eos_token_id(len(normal))
