@@ -14,6 +14,7 @@ from ..models.loading import cast_adapter
 from ..profiles import TrainSettings
 from ..runs import fingerprint, read_json
 from .checkpoints import MARK, last_checkpoint
+from .tracking import PROJECT
 from .watching import Watch
 
 ATTENTION_CELLS = 2**20  # rows x tokens^2 that a CPU holds at once, for each head and layer
@@ -181,7 +182,14 @@ def batch_parts(batch_size: int, longest: int) -> int:
 
 
 def training_arguments(
-    settings: TrainSettings, steps: int, max_length: int, output_dir: Path, seed: int, parts: int = 1, **others
+    settings: TrainSettings,
+    steps: int,
+    max_length: int,
+    output_dir: Path,
+    seed: int,
+    parts: int = 1,
+    report_to: str | list[str] = "none",
+    run_name: str | None = None,
 ):
     """TRL's SFTConfig: no compute on padding, cosine to zero; `trainer.Checks` adds the checks before the last."""
     from trl import SFTConfig
@@ -221,7 +229,9 @@ def training_arguments(
         include_num_input_tokens_seen="non_padding",
         seed=seed,
         data_seed=seed,
-        **{"report_to": "none"} | others,
+        report_to=report_to,
+        run_name=run_name,
+        project=PROJECT,
     )
 
 

@@ -29,7 +29,7 @@ from ..runs import Stages, fingerprint, provenance, run_dir, write_json, write_j
 from ..scoring import evaluation
 from ..scoring.answers import extract_code
 from .checkpoints import last_checkpoint, restore_adapter
-from .tracking import tracking_arguments
+from .tracking import PROJECT, tracking_arguments
 
 PROMPTS = 8  # asked for each step, each `samples` times
 CHECKPOINTS = 10  # in a run
@@ -70,7 +70,7 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
 
     from .trainer import Checks, Progress
 
-    asked, task = profile.from_tests, LeetcodeTask()
+    asked, task, tracking = profile.from_tests, LeetcodeTask(), tracking_arguments(profile, "leetcode-grpo")
     room = profile.model.max_length - profile.leetcode.max_new_tokens
     prompts = [(task.prompt(row), row) for row in rows]
     fitting = [
@@ -98,7 +98,9 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
         save_steps=asked.grpo_steps,
         save_total_limit=2,
         restore_callback_states_from_checkpoint=True,
-        **tracking_arguments(profile, "leetcode-grpo"),
+        report_to=tracking["report_to"],
+        run_name=tracking["run_name"],
+        project=PROJECT,
         disable_tqdm=True,
         seed=profile.seed,
         data_seed=profile.seed,

@@ -15,4 +15,4 @@ def tracking_arguments(profile: Profile, task: str) -> dict:
             raise UserError(
                 f'report_to: the package {name} is not installed: pip install {name}, or report_to = "none"'
             )
-    return {"report_to": list(profile.report_to) or "none", "run_name": f"{profile.name}-{task}", "project": PROJECT}
+    return {"report_to": list(profile.report_to) or "none", "run_name": f"{profile.name}-{task}"}
