@@ -84,7 +84,8 @@ def page(laboratory):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.goto(laboratory)
         expect(page.locator(".jp-Notebook .jp-CodeCell").first).to_be_visible(timeout=PATIENCE)
-        expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible(timeout=PATIENCE)
+        # its indicator in the toolbar says idle before a kernel is there, and cells are then run by none
+        expect(page.locator("#jp-main-statusbar")).to_contain_text("(ipykernel) | Idle", timeout=PATIENCE)
         page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
         page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
         expect(page.get_by_role("button", name="Compare")).to_have_count(2, timeout=PATIENCE)
