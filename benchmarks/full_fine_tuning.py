@@ -75,7 +75,8 @@ def train(profile: Profile, arm: Arm, rate: float, corpus, folder: Path):
     task, settings = TranslationTask(profile.translation.direction), profile.translation.train
     rows, _ = drop_too_long(tokenizer, training_rows(task, corpus.train), profile.model.max_length)
     settings = replace(settings, learning_rate=rate)
-    arguments = training_arguments(settings, total_steps(len(rows), settings), 512, folder, profile.seed)
+    steps = total_steps(len(rows), settings)
+    arguments = training_arguments(settings, steps, profile.model.max_length, folder, profile.seed)
     for name, value in {
         "eval_strategy": "no",
         "save_strategy": "no",

@@ -28,13 +28,13 @@ def untrained():
 def test_what_sampling_found():
     text = from_tests.sampling(ROUND)
     assert "Of 160 answers to 20 training problems **4** pass every test (91 wrong, 65 error)" in text
-    assert "pass@1 is **2.5% (0.0% to 5.0%)**, pass@8 **15.0% (0.0% to 30.0%)**: 3 problems are solved" in text
+    assert "pass@1 is **2.5% (0.0 to 5.0%)**, pass@8 **15.0% (0.0 to 30.0%)**: 3 problems are solved" in text
     assert "75% of the answers differ" in text
     assert from_tests.sampling(NOTHING).endswith(
         "**0** pass every test (160 wrong): in this round there is nothing to learn from."
     )
     table = from_tests.rounds_table([ROUND, NOTHING])
-    assert list(table.index) == ["round 1", "round 2"] and table.loc["round 1", "pass@8"] == "15.0% (0.0% to 30.0%)"
+    assert list(table.index) == ["round 1", "round 2"] and table.loc["round 1", "pass@8"] == "15.0% (0.0 to 30.0%)"
 
 
 def test_what_is_kept_or_that_nothing_is():
@@ -58,7 +58,7 @@ def test_the_new_models_against_those_before():
 
 def test_problems_of_a_tier():
     text = from_tests.by_difficulty(metrics())
-    assert text.startswith("Of 40 unseen Warm-up problems solved: base 5.0% (1.0% to 17.0%), tuned on references 5.0%")
+    assert text.startswith("Of 40 unseen Warm-up problems solved: base 5.0% (1.0 to 17.0%), tuned on references 5.0%")
     assert from_tests.by_difficulty(metrics(per_difficulty={})) == "No test problem is of the tier Warm-up."
 
 

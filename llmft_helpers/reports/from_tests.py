@@ -5,10 +5,11 @@
 
 import pandas
 
-from .sentences import SIGNIFICANT
-from .tables import ARM_NAMES, p_text
+from .sentences import code_verdict
+from .tables import ARM_NAMES, p_text, with_interval
 
 ARMS = ("base", "references", "own", "both")
+EQUAL = "the same number"
 
 
 def arms(metrics: dict) -> list[str]:
@@ -36,19 +37,14 @@ def rounds_table(rounds: list[dict]) -> pandas.DataFrame:
         f"round {number}": {
             "problems": scores["problems"],
             "answers to each": scores["samples"],
-            "pass@1": _with_interval(scores, "pass_at_1"),
-            f"pass@{scores['samples']}": _with_interval(scores, "pass_at_k"),
+            "pass@1": with_interval(scores, "pass_at_1"),
+            f"pass@{scores['samples']}": with_interval(scores, "pass_at_k"),
             "solved at least once": scores["solved_problems"],
             "answers that differ": f"{scores['different_rate']:.0%}",
         }
         for number, scores in enumerate(rounds, 1)
     }
     return pandas.DataFrame.from_dict(rows, orient="index")
-
-
-def _with_interval(scores: dict, key: str) -> str:
-    low, high = scores[f"{key}_ci95"]
-    return f"{scores[key]:.1%} ({low:.1%} to {high:.1%})"
 
 
 def sampling(scores: dict) -> str:
@@ -59,8 +55,8 @@ def sampling(scores: dict) -> str:
     if not scores["passed"]:
         return f"{text} ({others}): in this round there is nothing to learn from."
     return (
-        f"{text} ({others}). pass@1 is **{_with_interval(scores, 'pass_at_1')}**, pass@{count} "
-        f"**{_with_interval(scores, 'pass_at_k')}**: {scores['solved_problems']} problems are solved at least once in "
+        f"{text} ({others}). pass@1 is **{with_interval(scores, 'pass_at_1')}**, pass@{count} "
+        f"**{with_interval(scores, 'pass_at_k')}**: {scores['solved_problems']} problems are solved at least once in "
         f"{count} answers. {scores['different_rate']:.0%} of the answers differ from those to the same problem before "
         "them."
     )
@@ -93,17 +89,10 @@ def _compared(metrics: dict, arm: str, p_values: dict[str, float]) -> str:
     return (
         f"- {ARM_NAMES[arm]}: **{new['pass_at_1']:.1%}** of the unseen problems solved, tuned on references "
         f"{references['pass_at_1']:.1%} ({gained:+.1%}; McNemar {p_text(p)}; against the base "
-        f"{p_text(p_values['base'])}): {_verdict(gained, p)}. Tests passed {references['tests_passed_rate']:.1%} → "
-        f"{new['tests_passed_rate']:.1%}, code only {references['code_only_rate']:.0%} → {new['code_only_rate']:.0%}."
+        f"{p_text(p_values['base'])}): {code_verdict(gained, p, EQUAL)}. "
+        f"Tests passed {references['tests_passed_rate']:.1%} → {new['tests_passed_rate']:.1%}, "
+        f"code only {references['code_only_rate']:.0%} → {new['code_only_rate']:.0%}."
     )
-
-
-def _verdict(gained: float, p: float) -> str:
-    if gained == 0:
-        return "the same number"
-    if p >= SIGNIFICANT:
-        return "a difference within what chance explains"
-    return f"{'more' if gained > 0 else 'fewer'} than chance explains"
 
 
 def by_difficulty(metrics: dict, level: str = "Warm-up") -> str:
@@ -111,7 +100,7 @@ def by_difficulty(metrics: dict, level: str = "Warm-up") -> str:
     solved = {arm: metrics[arm]["per_difficulty"].get(level) for arm in arms(metrics)}
     if not all(solved.values()):
         return f"No test problem is of the tier {level}."
-    shown = ", ".join(f"{ARM_NAMES[arm]} {_with_interval(part, 'pass_at_1')}" for arm, part in solved.items())
+    shown = ", ".join(f"{ARM_NAMES[arm]} {with_interval(part, 'pass_at_1')}" for arm, part in solved.items())
     return f"Of {solved['base']['problems']} unseen {level} problems solved: {shown}."
 
 
@@ -154,7 +143,7 @@ def lessons(metrics: dict, seconds: dict[str, float]) -> str:
         p = metrics["p_values"][best]["references"]
         lines.append(
             f"- On unseen problems the better of the new models gains {gained:+.1%} over tuning on references "
-            f"({p_text(p)}): {_verdict(gained, p)}."
+            f"({p_text(p)}): {code_verdict(gained, p, EQUAL)}."
         )
     else:
         lines.append("- A model that never solves a problem cannot learn from its own solutions.")

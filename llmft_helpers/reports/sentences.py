@@ -128,10 +128,10 @@ def chrf_higher(predictions: list[dict]) -> str:
     )
 
 
-def code_verdict(difference: float, p: float) -> str:
+def code_verdict(difference: float, p: float, equal: str = "base and tuned solve equally many") -> str:
     """What a difference in the share of solved problems is worth."""
     if difference == 0:
-        return "base and tuned solve equally many"
+        return equal
     if p >= SIGNIFICANT:
         return "a difference within what chance explains"
     return f"{'more' if difference > 0 else 'fewer'} than chance explains"

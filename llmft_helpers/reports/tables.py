@@ -16,7 +16,7 @@ ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"
 ARM_NAMES |= {"references": "tuned on references", "own": "on own answers", "both": "on both"}  # notebook 05
 INTERVALS = {
     "bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95",
-    "parses_rate": "parses_ci95",
+    "parses_rate": "parses_ci95", "pass_at_k": "pass_at_k_ci95",
 }  # fmt: skip
 
 TRANSLATION_COLUMNS = {
