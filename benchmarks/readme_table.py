@@ -9,10 +9,13 @@ import re
 import sys
 from pathlib import Path
 
-from llmft_helpers.models.embedded import EMBEDDED, present_name
+import result_sections as sections
+from result_sections import base_noted, read, title_of
+
+from llmft_helpers.models.embedded import present_name
 from llmft_helpers.reports import character_sentences
 from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
-from llmft_helpers.runs import TASKS, read_json, write_text
+from llmft_helpers.runs import TASKS, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = {  # a file of a run's folder, what its line says, and the score
@@ -22,22 +25,6 @@ OTHERS = {  # a file of a run's folder, what its line says, and the score
 IN_SHORT = re.compile(  # the README's lines of those on our own rows
     r"translation: (BLEU|perplexity)|code: (problems solved|solved of \d+ Warm-up|answer is code only)"
 )
-RECIPES = {
-    "vendor": "Unsloth's notebooks",
-    "ours": "this suite",
-    "int8": "this suite, `int8_products`",
-}
-BEGINNINGS = {
-    "reference": "as in the profile",
-    "16-bit base": "the whole base unrounded",
-    "4 bits everywhere": "4 bits everywhere",
-    "begins at zero": "the adapter begins at zero",
-    "not in 8-bit integers": "training's products not in 8-bit integers",
-}
-NANOGPT = {
-    "nanogpt.json": "what ships, without the vocabulary pairs",
-    "nanogpt_5mb.json": "Tatoeba, Python's documentation and LeetCode, which do not ship",
-}
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 PAGE = """# Results
 
@@ -48,22 +35,8 @@ PAGE = """# Results
 """
 
 
-def read(path: Path) -> dict | None:
-    return read_json(path) if path.is_file() else None
-
-
 def base_of(results: dict) -> str:
     return present_name(results["translation"]["provenance"]["profile"]["model"]["name"])
-
-
-def base_noted(measured: dict) -> str:
-    """The base of a benchmark's file; those written before it was noted are of the one then called "embedded"."""
-    return present_name(measured.get("model", "embedded"))
-
-
-def title_of(model: str) -> str:
-    """A model's name as people write it."""
-    return EMBEDDED[model].title if model in EMBEDDED else model
 
 
 def tested_on(results: dict) -> tuple:
@@ -194,106 +167,6 @@ def cost(name: str, results: dict) -> dict:
     }
 
 
-def throughput(measured: dict) -> str:
-    """Training and generation against the vendor's settings."""
-    table, one_round = measured["table"], measured["rounds"][0]
-
-    def against(name: str, key: str, show, ratio: str = "{:.1f}x") -> str:
-        own = show(table[name][key])
-        return own if name == "vendor" else f"{own} ({ratio.format(table[f'{name} / vendor'][key])})"
-
-    def line(name: str) -> dict:
-        return {
-            "settings": RECIPES[name],
-            "computed in": one_round[name]["dtype"],
-            "training, real tokens a second": against(name, "tokens_per_second", "{:.0f}".format),
-            "generation, tokens a second": against(name, "generated_tokens_per_second", "{:.0f}".format),
-            "memory": against(name, "peak_memory_gb", "{:.1f} GB".format),
-            "validation loss": against(name, "validation_loss", "{:.3f}".format, "{:.3f}x"),
-        }
-
-    names = [name for name in RECIPES if name != "int8" or one_round["int8"]["int8_products"]]
-    notes = (
-        f"{title_of(base_noted(measured))}, the same 8 rows a step in every line; medians of {len(measured['rounds'])} "
-        f"alternating rounds (`benchmarks/lora_throughput.py`, {measured['device']}, commit {measured['git_commit']})."
-    )
-    return f"{markdown([line(name) for name in names])}\n\n{notes}"
-
-
-def beginnings(ablations: dict) -> str | None:
-    """What rounding costs and what is done about it is worth; None until more than the reference is measured."""
-    runs = {row["name"]: row for row in ablations["rows"] if row["name"] in BEGINNINGS}
-    if "reference" not in runs or len(runs) == 1:
-        return None
-    lines = [
-        {
-            "rounding": title,
-            "validation loss": f"{runs[name]['validation_loss']:.3f}",
-            "BLEU (95% interval)": with_interval(runs[name], "bleu"),
-        }
-        for name, title in BEGINNINGS.items()
-        if name in runs
-    ]
-    kept = "The profile leaves the layers unrounded that rounding hurts most (`benchmarks/rounding.py`). "
-    reference, profile = runs["reference"], ablations["provenance"]["profile"]
-    notes = (
-        f"{title_of(present_name(profile['model']['name']))}, profile `{profile['name']}`. "
-        f"{kept if profile['model']['keep_16bit'] else ''}{reference['train_rows']:,} pairs, "
-        f"{reference['batch_size']} rows a step, one seed (`make ablations`); [ablations](ablations.md) has the rest."
-    )
-    return f"{markdown(lines)}\n\n{notes}"
-
-
-def harness(measured: dict[str, dict]) -> str:
-    """Exported models by lm-evaluation-harness and by `evaluate`, on the same rows."""
-    shown = {
-        "translation": ("translation: BLEU", "bleu", "{:.2f}"),
-        "leetcode": ("code: tests passed", "tests_passed_rate", "{:.1%}"),
-    }
-    lines = []
-    for task, one in measured.items():
-        title, key, form = shown[task]
-        scores = {"this suite": form.format(one["ours"][key]), "lm-eval": form.format(one["lm_eval"][key])}
-        lines.append({"": title} | scores | {"answers alike": f"{one['same_answers']} of {one['rows']}"})
-    first = next(iter(measured.values()))
-    notes = (
-        f"Adapters of `{first['profile']}` merged into their base, read by plain transformers in lm-evaluation-harness "
-        f"{first['lm_eval_version']}, and by `evaluate --model`; {first['dtype']} (`benchmarks/lm_eval_check.py`, "
-        f"[docs/lm-eval](lm-eval/README.md), commit {first['git_commit']})."
-    )
-    return f"{markdown(lines)}\n\n{notes}"
-
-
-def nanogpt(folder: Path) -> str | None:
-    """Our character GPT against nanoGPT on each text, over seeds."""
-    lines = []
-    for name, text in NANOGPT.items():
-        if not (measured := read(folder / name)):
-            continue
-        seeds = measured["comparisons"]
-        shares = ("never" if seed["time_ratio"] is None else f"{seed['time_ratio']:.0%}" for seed in seeds)
-        fewer = [100 * (1 - seed["bits_ratio"]) for seed in seeds]
-        lines.append(
-            {
-                "character GPT against nanoGPT": f"{text}: {measured['characters']:,} characters",
-                "seeds": len(seeds),
-                "fewer bits a character": f"{min(fewer):.1f} to {max(fewer):.1f}%",
-                "nanoGPT's best loss reached after": f"{', '.join(shares)} of its time",
-                "setting": f"{measured['setting']} (`benchmarks/char_gpt.py`)",
-            }
-        )
-    return markdown(lines) if lines else None
-
-
-def gpu_full(measured: dict) -> str:
-    ours = measured["table"]["ours"]
-    return (
-        f"A random model of Llama 3.2 1B's shape on one {measured['device']} (`benchmarks/gpu_full.py`): training "
-        f"{ours['tokens_per_second']:,.0f} tokens a second, {ours['speed_against_plain']:.1f} times plain TRL, in "
-        f"{ours['memory_against_plain']:.0%} of its memory, both with activations kept."
-    )
-
-
 def page(folder: Path, runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str:
     """docs/results.md; a section whose file is missing is left out. `folder`: where the benchmarks' files lie."""
 
@@ -301,18 +174,20 @@ def page(folder: Path, runs: dict[str, dict], elsewhere: dict[str, dict[str, dic
         measured = read(folder / file)
         return show(measured) if measured else None
 
-    sections = {
+    parts = {
         f"Base and tuned: {title_of(base_of(next(iter(runs.values()))))}": gains(runs),
         "On rows of others": beyond(runs, elsewhere),
-        "By another harness": shown("lm_eval.json", harness),
+        "By another harness": shown("lm_eval.json", sections.harness),
+        "Learning from answers that pass": shown("from_tests/metrics.json", sections.own_answers),
+        "An adapter or every weight": shown("full_fine_tuning.json", sections.every_weight),
         "What the runs took": costs(runs),
-        "Speed on a CPU, against the vendor's settings": shown("translation/throughput.json", throughput),
-        "Rounding and where the adapter begins": shown("ablations/ablations.json", beginnings),
-        "Speed on a GPU": shown("gpu_full.json", gpu_full),
-        "The character GPT against nanoGPT": nanogpt(folder / "char_gpt"),
+        "Speed on a CPU, against the vendor's settings": shown("translation/throughput.json", sections.throughput),
+        "Rounding and where the adapter begins": shown("ablations/ablations.json", sections.beginnings),
+        "Speed on a GPU": shown("gpu_full.json", sections.gpu_full),
+        "The character GPT against nanoGPT": sections.nanogpt(folder / "char_gpt"),
         "The character GPT on the public yardstick": shown("char_gpt/shakespeare.json", character_sentences.yardstick),
     }
-    return "\n".join([PAGE, *(f"## {title}\n\n{text}\n" for title, text in sections.items() if text)])
+    return "\n".join([PAGE, *(f"## {title}\n\n{text}\n" for title, text in parts.items() if text)])
 
 
 def main() -> None:

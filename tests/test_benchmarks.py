@@ -22,6 +22,7 @@ import gpu_full  # noqa: E402
 import grading  # noqa: E402
 import lora_throughput  # noqa: E402
 import readme_table  # noqa: E402
+import result_sections  # noqa: E402
 import rounding  # noqa: E402
 
 CURVE = [(10.0, 3.0), (20.0, 2.0), (30.0, 2.5), (40.0, 1.5)]  # seconds, bits
@@ -212,10 +213,10 @@ def test_the_rounding_table_shows_the_runs_that_the_profile_has():
     row = {"validation_loss": 1.5, "bleu": 20.0, "bleu_ci95": [18.0, 22.0], "train_rows": 1000, "batch_size": 8}
     rows = [row | {"name": name} for name in ("reference", "rank 8", "16-bit base")]
     ablations = {"rows": rows, "provenance": {"profile": {"name": "demo", "model": model}}}
-    text = readme_table.beginnings(ablations)
+    text = result_sections.beginnings(ablations)
     assert list(table(text)) == ["rounding", "as in the profile", "the whole base unrounded"]
     assert "Gemma 3 270M, profile `demo`. 1,000 pairs" in text
-    assert readme_table.beginnings(ablations | {"rows": rows[:2]}) is None
+    assert result_sections.beginnings(ablations | {"rows": rows[:2]}) is None
 
 
 def test_the_other_harness_stands_beside_ours():
@@ -225,9 +226,21 @@ def test_the_other_harness_stands_beside_ours():
         "leetcode": about
         | {"ours": {"tests_passed_rate": 0.1}, "lm_eval": {"tests_passed_rate": 0}, "same_answers": 1},
     }
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme_table.harness(measured).split("\n")]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result_sections.harness(measured).split("\n")]
     assert lines[2] == ["translation: BLEU", "34.67", "34.70", "119 of 120"]
     assert lines[3] == ["code: tests passed", "10.0%", "0.0%", "1 of 120"]
+
+
+def test_every_weight_stands_beside_the_adapter_at_the_rate_that_was_chosen():
+    run = {"arm": "LoRA, rank 64", "learning_rate": 3e-4, "trainable_parameters": 1_234_567, "seconds": 99.6,
+           "memory_gb": 2.25, "validation_loss": 1.2345, "bleu": 30.0, "bleu_ci95": [28.0, 32.0]}  # fmt: skip
+    other = run | {"arm": full_fine_tuning.FULL, "learning_rate": 1e-4 / 3, "bleu": 31.0}
+    about = {"rows": 120, "model": "gemma-3-270m", "device": "a CPU", "git_commit": "abc"}
+    text = result_sections.every_weight(
+        about | {"runs": [run, run | {"learning_rate": 1e-4}, other], "best": [run, other]}
+    )
+    assert table(text)["LoRA, rank 64"] == ["1,234,567", "0.0003", "1.234", "30.0 (28.0 to 32.0)", "100 s", "2.2 GB"]
+    assert table(text)["all weights"][1] == "3.33e-05" and "Gemma 3 270M, 120 pairs" in text and "best of 2" in text
 
 
 def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
@@ -238,7 +251,7 @@ def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
     ratio = run(3.84, 0.9984)
     table = {"vendor": run(50.0, 2.5), "ours": run(192.0, 2.496), "ours / vendor": ratio}
     one_round = {"vendor": {"dtype": "bfloat16"}, "ours": {"dtype": "float32"}, "int8": {"int8_products": False}}
-    text = readme_table.throughput({"table": table, "rounds": [one_round], "device": "a CPU", "git_commit": "abc"})
+    text = result_sections.throughput({"table": table, "rounds": [one_round], "device": "a CPU", "git_commit": "abc"})
     assert "192 (3.8x)" in text and "2.496 (0.998x)" in text and "int8_products" not in text
 
 
