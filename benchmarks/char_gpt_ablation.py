@@ -171,6 +171,14 @@ def double_batch(gpt, settings):
     return replace(settings, batch_size=settings.batch_size * 2)
 
 
+def half_batch(gpt, settings):
+    return replace(settings, batch_size=max(1, settings.batch_size // 2))
+
+
+def learning_rate(factor):
+    return lambda gpt, settings: replace(settings, learning_rate=factor * settings.learning_rate)
+
+
 def more_left_out(gpt, settings):
     gpt.GROUP_DROPOUT = 0.75
 
@@ -244,6 +252,9 @@ VARIANTS: dict[str, Variant] = {
     "half the context": half_context,
     "twice the context": double_context,
     "twice the batch": double_batch,
+    "half the batch": half_batch,
+    "half again the learning rate": learning_rate(1.5),
+    "two thirds of the learning rate": learning_rate(2 / 3),
     "more groups left out": more_left_out,
     "fewer groups left out": less_left_out,
     "a tenth of the blocks' outputs left out": residual_dropout,
@@ -300,6 +311,7 @@ def main() -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     texts = read_texts(options.text, profile)
     print(f"{'variant':<44}{'bits/char':>10}{'change':>9}{'spread':>8}{'parameters':>12}{'steps':>7}{'ms/step':>9}")
+    setting = f"{budget} of training each, seeds {options.seeds}, {device_description()['device']}"
     rows = []
     for name in names:
         row = measure(name, settings, seeds, texts)
@@ -310,9 +322,8 @@ def main() -> None:
             f"{row['parameters']:>12,}{row['steps']:>7,}{row['ms_per_step']:>9.1f}",
             flush=True,
         )
-    if options.json:
-        setting = f"{budget} of training each, seeds {options.seeds}, {device_description()['device']}"
-        write_json(options.json, {"setting": setting, "rows": rows})
+        if options.json:
+            write_json(options.json, {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

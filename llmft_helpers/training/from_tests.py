@@ -42,6 +42,7 @@ from .fine_tuning import fine_tune, make_trainer
 from .own_answers import passing_rows, sample_answers, sample_scores
 
 WATCHED = 8  # of so many problems with a solution, one is watched instead of trained on
+PASSES = 4  # over own answers: they are few, and one pass would be a handful of steps
 OTHER_ROWS = 50  # validation pairs, and of problems, that forgetting is measured on
 
 
@@ -54,6 +55,8 @@ class FromTests:
 
     def __init__(self, profile: Profile):
         self.profile, self.settings, self.asked = profile, profile.leetcode, profile.from_tests
+        passes = {"epochs": PASSES, "evaluations": PASSES}
+        self.training = replace(self.settings.train, **passes, scored_rows=0, keep="loss")
         self.stages, self.folder, self.before = Stages(), run_dir(profile, "from_tests"), run_dir(profile, "leetcode")
         self.metrics: dict[str, dict] = {}
         self.answers: dict[str, list[dict]] = {}
@@ -109,7 +112,7 @@ class FromTests:
             return {}
         folder = self.folder / f"round_{len(self.rounds)}" / arm
         start = self.adapters["references"] if arm == "both" else None
-        run = fingerprint([self.own, start and _content(start), asdict(self.profile.lora), asdict(self.settings.train)])
+        run = fingerprint([self.own, start and _content(start), asdict(self.profile.lora), asdict(self.training)])
         with self.stages(f"train {arm}"):
             note = read_adapter_note(folder / "adapter") if (folder / "adapter").is_dir() else {}
             if note.get("run") != run:
@@ -125,9 +128,8 @@ class FromTests:
     def _trainer(self, folder: Path):
         train, watched = watch_some(self.own, self.corpus.validation)
         rows = [training_rows(LeetcodeTask(), some) for some in (train, watched)]
-        settings = replace(self.settings.train, scored_rows=0, keep="loss")
         length, seed = self.profile.model.max_length, self.profile.seed
-        return make_trainer(self.model, self.tokenizer, *rows, settings, length, folder, seed)
+        return make_trainer(self.model, self.tokenizer, *rows, self.training, length, folder, seed)
 
     def _take(self, adapter: Path | None) -> None:
         """Put an adapter's weights, or the fresh ones, in place."""
