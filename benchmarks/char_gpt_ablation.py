@@ -4,8 +4,9 @@
 
 Every variant gets the same seconds of training, so that a choice must pay for its own cost; with `--steps` every
 variant gets the same number of steps instead, which does not depend on what else the machine is doing.
-The variants replace definitions that are lifted out of the notebook; notebook 01 shows the written file. With `--text`
-they are trained on one file, split as nanoGPT splits it (see char_gpt.py).
+The variants replace definitions that are lifted out of the notebook; notebook 01 shows the written file. Scores are
+those of its checks: every character with at least half a context before it. With `--text` they are trained on one
+file, split as nanoGPT splits it (see char_gpt.py).
 """
 
 import argparse
@@ -272,8 +273,8 @@ def measure(name: str, settings: CharGptSettings, seeds: list[int], texts: dict[
         gpt.CHECKS = 1
         gpt.Linear.compute = gpt.choose_device()[1]
         changed = VARIANTS[name](gpt, settings) or settings
-        results.append(train_ours(gpt, changed, seed, texts))
-    bits = [result["bits_per_char"] for result in results]
+        results.append(train_ours(gpt, changed, seed, texts, score=lambda *_: {}))
+    bits = [result["curve"][-1][1] for result in results]
     return {
         "variant": name,
         "bits_per_char": statistics.mean(bits),

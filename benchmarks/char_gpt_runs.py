@@ -83,8 +83,10 @@ def random_windows(model, ids, error: float = STANDARD_ERROR, batch_size: int = 
             return {"val_loss": sum(means) / len(means), "standard_error": spread, "windows": len(means)}
 
 
-def train_ours(gpt, settings: CharGptSettings, seed: int, texts: dict) -> dict:
-    """Train the lifted GPT as the notebook does; returns scores, parameters, `curve` of (seconds, bits a character)."""
+def train_ours(gpt, settings: CharGptSettings, seed: int, texts: dict, score=final_scores) -> dict:
+    """Train the lifted GPT as the notebook does; returns parameters, `curve` of (seconds, bits a character), and what
+    `score` says of the best weights.
+    """
     tokenizer, text = tokenizer_and_text(gpt, texts)
     windows = gpt.all_windows(torch.tensor(tokenizer.encode(text), dtype=torch.int32), settings.context)
     torch.manual_seed(seed)
@@ -106,5 +108,5 @@ def train_ours(gpt, settings: CharGptSettings, seed: int, texts: dict) -> dict:
         "seconds": run.progress["seconds"],
         "steps": run.progress["step"],
         "parameters": sum(p.numel() for p in model.parameters()),
-        **final_scores(gpt, model, tokenizer, texts),
+        **score(gpt, model, tokenizer, texts),
     }
