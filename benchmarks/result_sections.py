@@ -174,5 +174,7 @@ def own_answers(measured: dict) -> str:
         "answer is code only": lambda one: f"{one['code_only_rate']:.0%}",
     }
     lines = [{"": ARM_NAMES[arm]} | {title: show(measured[arm]) for title, show in columns.items()} for arm in names]
-    said = [from_tests.sampling(measured["rounds"][-1]), from_tests.comparison(measured)]
+    at_most = measured["provenance"]["profile"]["from_tests"]["kept"]
+    kept = from_tests.kept(measured["kept"], at_most)
+    said = [from_tests.sampling(measured["rounds"][-1]), kept, from_tests.comparison(measured)]
     return "\n\n".join([markdown(lines), *said])

@@ -44,9 +44,11 @@ def test_what_sampling_found():
 
 
 def test_what_is_kept_or_that_nothing_is():
-    own = [{"task_id": "a"}, {"task_id": "a"}, {"task_id": "b"}]
-    assert from_tests.kept(own, 2).startswith("Kept: **3** passing answers to **2** problems, at most 2 to each")
-    assert "No answer passed, so that there is nothing to train on" in from_tests.kept([], 2)
+    counts = {"answers": 3, "problems": 2, "as_reference": 1}
+    text = from_tests.kept(counts, 2)
+    assert text.startswith("Kept: **3** passing answers to **2** problems, at most 2 to each")
+    assert "**1** of them are the reference solution as it stands" in text
+    assert "No answer passed, so that there is nothing to train on" in from_tests.kept(counts | {"answers": 0}, 2)
 
 
 def test_the_new_models_against_those_before():
@@ -95,7 +97,9 @@ def test_settings_and_names():
 def test_the_results_page_has_a_line_for_every_model():
     intervals = {"pass_at_1_ci95": [0.0, 0.05], "tests_passed_ci95": [0.05, 0.15]}
     arms = {arm: one | intervals for arm, one in metrics().items() if arm in from_tests.ARMS}
-    text = result_sections.own_answers(metrics() | arms)
+    found = {"kept": {"answers": 3, "problems": 2, "as_reference": 1}}
+    found["provenance"] = {"profile": {"from_tests": {"kept": 4}}}
+    text = result_sections.own_answers(metrics() | arms | found)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     assert [line[0] for line in lines[1:]] == ["base", "tuned on references", "on own answers", "on both"]
     assert lines[-1][1:3] == ["10.0% (0.0 to 5.0%)", "5.0% (1.0 to 17.0%)"]

@@ -87,7 +87,7 @@ tests.sample(Path(sys.argv[2]))
 """
 
 
-def test_sampling_that_was_killed_goes_on_behind_the_last_whole_problem(asked, tmp_path):
+def test_sampling_that_was_killed_goes_on_behind_the_last_whole_problem(asked, tmp_path, capsys):
     expected = sample(tmp_path / "whole.jsonl")
     assert asked == [2, 2, 2, 1]
     path = tmp_path / "killed.jsonl"
@@ -104,7 +104,9 @@ def test_sampling_that_was_killed_goes_on_behind_the_last_whole_problem(asked, t
     whole = (tmp_path / "whole.jsonl").read_text(encoding="utf-8")
     assert sorted(path.read_text(encoding="utf-8").splitlines()) == sorted(whole.splitlines())
     asked.clear()
+    capsys.readouterr()
     assert sample(path) == expected and asked == []
+    assert f"{len(ROWS)} of {len(ROWS)} problems were answered by a run before this one" in capsys.readouterr().out
 
 
 def test_answers_of_another_model_or_other_settings_are_not_taken(asked, tmp_path):
@@ -151,6 +153,9 @@ def test_kept_are_passing_answers_that_differ_by_their_tree():
         {"prompt": prompt, "completion": f"\n        return {body}"} for body in ("2 * n", "n * 2")
     ]
     assert own_answers.passing_rows(ROWS[:1], [some[:1]], 9) == []
+    # the first is the reference but for its layout
+    assert own_answers.kept_counts(kept, ROWS) == {"answers": 2, "problems": 1, "as_reference": 1}
+    assert own_answers.kept_counts([], ROWS) == {"answers": 0, "problems": 0, "as_reference": 0}
 
 
 def test_a_docstring_alone_stays_a_body():
@@ -295,7 +300,8 @@ def test_base_and_references_are_notebook_03s_and_own_arms_are_scored_alike(tune
     other = learner.score_other_texts()
     assert list(other) == list(scores) and all(len(row) == 4 for row in other.values())
     metrics = learner.save()
-    assert metrics["kept"] == {"answers": len(learner.own), "problems": len(learner.rows)}
+    # each with an end of its own
+    assert metrics["kept"] == {"answers": len(learner.own), "problems": len(learner.rows), "as_reference": 0}
     assert set(metrics["p_values"]) == {"both", "own"} and len(metrics["rounds"]) == 2
 
 

@@ -62,17 +62,18 @@ def sampling(scores: dict) -> str:
     )
 
 
-def kept(own: list[dict], at_most: int) -> str:
-    """What is trained on: problems with an own answer each."""
-    if not own:
+def kept(counts: dict[str, int], at_most: int) -> str:
+    """What is trained on: problems with an own answer each, and how many of these are only remembered."""
+    if not counts["answers"]:
         return (
             "**No answer passed, so that there is nothing to train on.** What follows shows the models that were there "
             "before. A larger model, easier problems or more answers a problem would be needed."
         )
-    problems = len({row["task_id"] for row in own})
     return (
-        f"Kept: **{len(own)}** passing answers to **{problems}** problems, at most {at_most} to each, no two with the "
-        "same syntax tree."
+        f"Kept: **{counts['answers']}** passing answers to **{counts['problems']}** problems, at most {at_most} to "
+        f"each, no two with the same syntax tree. **{counts['as_reference']}** of them are the reference solution as "
+        "it stands, which this model was tuned on: it may remember these, and training on them once more teaches "
+        "nothing new."
     )
 
 
@@ -147,5 +148,5 @@ def lessons(metrics: dict, seconds: dict[str, float]) -> str:
         )
     else:
         lines.append("- A model that never solves a problem cannot learn from its own solutions.")
-    lines.append(f"- The timed stages took {sum(seconds.values()) / 60:.1f} minutes.")
+    lines.append(f"- The timed stages of this run took {sum(seconds.values()) / 60:.1f} minutes.")
     return "\n".join(lines)

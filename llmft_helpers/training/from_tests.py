@@ -39,7 +39,7 @@ from ..scoring import evaluation
 from ..scoring.metrics import completion_nats, text_nats, total
 from .checkpoints import restore_adapter
 from .fine_tuning import fine_tune, make_trainer
-from .own_answers import passing_rows, sample_answers, sample_scores
+from .own_answers import kept_counts, passing_rows, sample_answers, sample_scores
 
 WATCHED = 8  # of so many problems with a solution, one is watched instead of trained on
 PASSES = 4  # over own answers: they are few, and one pass would be a handful of steps
@@ -104,6 +104,10 @@ class FromTests:
         self.own = passing_rows(self.rows, self.sampled, asked.kept)
         self.rounds.append(sample_scores(drawn))
         return self.rounds[-1]
+
+    def kept(self) -> dict[str, int]:
+        """What `kept_counts` says of the answers kept so far."""
+        return kept_counts(self.own, self.rows)
 
     def train(self, arm: str) -> dict:
         """What `fine_tune` says of the training of "own" or "both" on the answers kept so far; {} where none passed.
@@ -197,7 +201,7 @@ class FromTests:
         write_jsonl(self.folder / "predictions.jsonl", evaluation.merge_predictions(self.corpus.test, self.answers))
         metrics = self.metrics | {
             "rounds": self.rounds,
-            "kept": {"answers": len(self.own), "problems": len({row["task_id"] for row in self.own})},
+            "kept": self.kept(),
             "training": self.trained,
             "p_values": {arm: self._p_values(arm) for arm in self.trained},
             "other_texts": self.other,

@@ -38,6 +38,8 @@ def sample_answers(
     found = _whole_problems(path, set(runs), sampling.answers)
     write_jsonl(path, [line for lines in found.values() for line in lines])
     missing = [(run, row) for run, row in zip(runs, rows, strict=True) if run not in found]
+    if found:
+        print(f"{len(rows) - len(missing)} of {len(rows)} problems were answered by a run before this one")
     size = max(1, settings.evaluation_batch_size // sampling.answers)
     with path.open("a", encoding="utf-8") as file, tqdm(total=len(missing), desc="problems", file=sys.stdout) as bar:
         for start in range(0, len(missing), size):
@@ -93,6 +95,14 @@ def passing_rows(rows: list[dict], answers: Iterable[list[dict]], at_most: int) 
                 trees.setdefault(syntax_tree(answer["code"]), own)
         kept += list(trees.values())[:at_most]
     return kept
+
+
+def kept_counts(own: list[dict], rows: list[dict]) -> dict[str, int]:
+    """Of the rows that `passing_rows` kept: answers, problems, and how many have their reference's syntax tree, which a
+    model that was tuned on it may remember instead of find."""
+    references = {row["task_id"]: syntax_tree(row["completion"]) for row in rows}
+    remembered = sum(syntax_tree(row["completion"]) == references[row["task_id"]] for row in own)
+    return {"answers": len(own), "problems": len({row["task_id"] for row in own}), "as_reference": remembered}
 
 
 def syntax_tree(code: str) -> str:
