@@ -138,7 +138,7 @@ def plot(best: list[dict], path: Path) -> None:
         axes.set(xlabel=label, xlim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
     both[0].set_ylabel("BLEU, 95% interval")
-    both[1].legend(frameon=False, fontsize=8)
+    figure.legend(*both[0].get_legend_handles_labels(), loc="upper center", ncols=3, frameon=False, fontsize=9)
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 

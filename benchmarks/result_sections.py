@@ -141,6 +141,7 @@ def gpu_full(measured: dict) -> str:
 
 def every_weight(measured: dict) -> str:
     """Adapters against training all weights, each at the rate that its validation loss chose."""
+    best = measured["best"]
     lines = [
         {
             "trained": one["arm"],
@@ -151,14 +152,17 @@ def every_weight(measured: dict) -> str:
             "training": f"{one['seconds']:.0f} s",
             "peak memory": f"{one['memory_gb']:.1f} GB",
         }
-        for one in measured["best"]
+        for one in best
     ]
-    tried = max(sum(run["arm"] == one["arm"] for run in measured["runs"]) for one in measured["best"])
+    rates = {one["arm"]: [run["learning_rate"] for run in measured["runs"] if run["arm"] == one["arm"]] for one in best}
+    tried = max(map(len, rates.values()))
+    edge = [one["arm"] for one in best if one["learning_rate"] in (min(rates[one["arm"]]), max(rates[one["arm"]]))]
+    further = f" At the edge of what was tried: {', '.join(edge)}; a better rate may lie beyond." if edge else ""
     notes = (
         f"{title_of(base_noted(measured))}, {measured['rows']:,} pairs, one pass; the best of {tried} learning rates "
         f"each, by the validation rows (`benchmarks/full_fine_tuning.py`, {measured['device']}, commit "
         f"{measured['git_commit']}). The adapters' base is rounded to 4 bits and trains with the package's faster "
-        "products; all weights train unrounded and without them."
+        f"products; all weights train unrounded and without them.{further}"
     )
     picture = "![BLEU against memory and seconds](../outputs/demo/full_fine_tuning.png)"
     return f"{markdown(lines)}\n\n{notes}\n\n{picture}"

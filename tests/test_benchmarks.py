@@ -235,12 +235,13 @@ def test_every_weight_stands_beside_the_adapter_at_the_rate_that_was_chosen():
     run = {"arm": "LoRA, rank 64", "learning_rate": 3e-4, "trainable_parameters": 1_234_567, "seconds": 99.6,
            "memory_gb": 2.25, "validation_loss": 1.2345, "bleu": 30.0, "bleu_ci95": [28.0, 32.0]}  # fmt: skip
     other = run | {"arm": full_fine_tuning.FULL, "learning_rate": 1e-4 / 3, "bleu": 31.0}
-    about = {"rows": 120, "model": "gemma-3-270m", "device": "a CPU", "git_commit": "abc"}
-    text = result_sections.every_weight(
-        about | {"runs": [run, run | {"learning_rate": 1e-4}, other], "best": [run, other]}
-    )
+    runs = [run | {"learning_rate": rate} for rate in (1e-4, 9e-4)] + [run, other, other | {"learning_rate": 1e-4}]
+    about = {"rows": 120, "model": "gemma-3-270m", "device": "a CPU", "git_commit": "abc", "runs": runs}
+    text = result_sections.every_weight(about | {"best": [run, other]})
     assert table(text)["LoRA, rank 64"] == ["1,234,567", "0.0003", "1.234", "30.0 (28.0 to 32.0)", "100 s", "2.2 GB"]
-    assert table(text)["all weights"][1] == "3.33e-05" and "Gemma 3 270M, 120 pairs" in text and "best of 2" in text
+    assert table(text)["all weights"][1] == "3.33e-05" and "Gemma 3 270M, 120 pairs" in text and "best of 3" in text
+    assert "At the edge of what was tried: all weights;" in text
+    assert "edge" not in result_sections.every_weight(about | {"best": [run]})
 
 
 def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
