@@ -90,7 +90,7 @@ def test_last_words(p, words):
 
 def test_settings_and_names():
     shown = from_tests.settings(load_profile("demo"))["value"]
-    assert shown["training problems asked"] == 40 and shown["temperature, top-p"] == "0.8, 0.95"
+    assert shown["training problems asked"] == 96 and shown["temperature, top-p"] == "0.8, 0.95"
     assert set(from_tests.ARMS) <= set(tables.ARM_NAMES)
 
 

@@ -105,6 +105,7 @@ class FromTests:
         self.rounds.append(sample_scores(drawn))
         return self.rounds[-1]
 
+    @property
     def kept(self) -> dict[str, int]:
         """What `kept_counts` says of the answers kept so far."""
         return kept_counts(self.own, self.rows)
@@ -201,7 +202,7 @@ class FromTests:
         write_jsonl(self.folder / "predictions.jsonl", evaluation.merge_predictions(self.corpus.test, self.answers))
         metrics = self.metrics | {
             "rounds": self.rounds,
-            "kept": self.kept(),
+            "kept": self.kept,
             "training": self.trained,
             "p_values": {arm: self._p_values(arm) for arm in self.trained},
             "other_texts": self.other,
