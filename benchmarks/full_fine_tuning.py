@@ -151,15 +151,14 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     runs, best = [], []
     profile = load_profile(options.profile)
-    model = profile.model.name
     for arm in planned(profile):
         tried = [in_own_process(options.profile, options.rows, arm, rate) for rate in arm.rates]
         runs += tried
         best.append(min(tried, key=lambda one: one["validation_loss"]))
         print(pandas.DataFrame(tried).to_string(index=False), flush=True)
         if options.json:
-            about = device_description() | {"model": model, "rows": options.rows, "git_commit": git_commit()}
-            write_json(options.json, about | {"runs": runs, "best": best})
+            about = {"model": profile.model.name, "rows": options.rows, "git_commit": git_commit()}
+            write_json(options.json, device_description() | about | {"runs": runs, "best": best})
     if options.json:
         plot(best, options.json.with_suffix(".png"))
 

@@ -24,6 +24,7 @@ import lora_throughput  # noqa: E402
 import readme_table  # noqa: E402
 import result_sections  # noqa: E402
 import rounding  # noqa: E402
+import test_from_tests_sentences  # noqa: E402
 
 CURVE = [(10.0, 3.0), (20.0, 2.0), (30.0, 2.5), (40.0, 1.5)]  # seconds, bits
 
@@ -242,6 +243,19 @@ def test_every_weight_stands_beside_the_adapter_at_the_rate_that_was_chosen():
     assert table(text)["all weights"][1] == "3.33e-05" and "Gemma 3 270M, 120 pairs" in text and "best of 3" in text
     assert "At the edge of what was tried: all weights;" in text
     assert "edge" not in result_sections.every_weight(about | {"best": [run]})
+
+
+def test_the_results_page_has_a_line_for_every_model_of_notebook_05():
+    intervals = {"pass_at_1_ci95": [0.0, 0.05], "tests_passed_ci95": [0.05, 0.15]}
+    measured = test_from_tests_sentences.metrics()
+    measured |= {arm: measured[arm] | intervals for arm in ("base", "references", "own", "both")}
+    measured["kept"] = {"answers": 3, "problems": 2, "as_reference": 1}
+    measured["provenance"] = {"profile": {"from_tests": {"kept": 4}}}
+    text = result_sections.own_answers(measured)
+    lines = table(text)
+    assert [*lines][1:] == ["base", "tuned on references", "on own answers", "on both"]
+    assert lines["on both"] == ["10.0% (0.0 to 5.0%)", "5.0% (1.0 to 17.0%)", "10.0% (5.0 to 15.0%)", "95%"]
+    assert "Of 160 answers to 20 training problems **4** pass every test" in text and "at most 4 to each" in text
 
 
 def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
