@@ -214,6 +214,7 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
     provenance = document["provenance"]
     reference = next((row for row in document["rows"] if row["group"] == "reference"), None)
     rows = f"{reference['train_rows']:,}" if reference else "the same number of"
+    asked = f" --rows {reference['train_rows']}" if reference else ""
     train, lora = provenance["profile"]["translation"]["train"], provenance["profile"]["lora"]
     minutes = sum(provenance["seconds"].values()) / 60
     settings = (
@@ -231,9 +232,9 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
     base = present_name(provenance["profile"]["model"]["name"])
     text = f"""# Which choices of the translation fine-tune matter
 
-`{COMMAND} --profile {provenance["profile"]["name"]} --docs docs/{page.name}` trained these runs and wrote this page
-(base {base}, {provenance["device"]}, seed {provenance["seed"]}, {minutes:.0f} minutes of training in all).
-Each run differs in one thing from the reference, the profile's own settings at that time ({settings}) on {rows} pairs.
+`{COMMAND} --profile {provenance["profile"]["name"]}{asked} --docs docs/{page.name}` trained
+these runs and wrote this page (base {base}, {provenance["device"]},
+seed {provenance["seed"]}, {minutes:.0f} minutes of training in all). Each run differs in one thing from the reference, the profile's own settings at that time ({settings}) on {rows} pairs.
 Two caveats: all rows hold more everyday than formal ones, the reference as many of either; and rsLoRA at this alpha
 multiplies the adapter by sqrt(rank). Each run passes {train["epochs"]:g} time(s) over its rows, keeps the adapter of
 its lowest validation loss, and is scored on the same {document["splits"]["test"]} test rows. p is the paired

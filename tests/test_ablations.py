@@ -129,7 +129,7 @@ def test_runs_are_written_at_once_and_not_repeated(outputs, tmp_path, monkeypatc
     assert document["left_out"] == []  # every source of the profile is scored
     assert (folder / "ablations.png").stat().st_size > 5000
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "benchmarks/ablations.py --profile tiny" in page and "Not run yet: prompt in the loss" in page
+    assert "benchmarks/ablations.py --profile tiny --rows 16 " in page and "Not run yet: prompt in the loss" in page
     for row in document["rows"]:
         low, high = row["bleu_ci95"]
         assert f"{row['validation_loss']:.3f}" in page and f"{row['bleu']:.1f} ({low:.1f} to {high:.1f})" in page
