@@ -1,7 +1,7 @@
 # make run: the whole suite in the demo profile, reports in outputs/demo/reports
 # make test: every test, offline once installed
 # make test-browser: notebook 04's box in a real browser; wants Chromium (CHROMIUM=... names it), not part of make test
-# make ablations: which choices matter, within an hour on 2 cores; goes on where it was stopped
+# make ablations: which choices matter; stops after an hour, and goes on from there when called again
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -230,16 +230,18 @@ def write_page(document: dict, page: Path, plot: Path) -> None:
         if names
     )
     base = present_name(provenance["profile"]["model"]["name"])
+    passes = "once" if train["epochs"] == 1 else f"{train['epochs']:g} times"
+    command = f"{COMMAND} --profile {provenance['profile']['name']}{asked} --docs docs/{page.name}"
     text = f"""# Which choices of the translation fine-tune matter
 
-`{COMMAND} --profile {provenance["profile"]["name"]}{asked} --docs docs/{page.name}` trained
-these runs and wrote this page (base {base}, {provenance["device"]},
-seed {provenance["seed"]}, {minutes:.0f} minutes of training in all). Each run differs in one thing from the reference, the profile's own settings at that time ({settings}) on {rows} pairs.
-Two caveats: all rows hold more everyday than formal ones, the reference as many of either; and rsLoRA at this alpha
-multiplies the adapter by sqrt(rank). Each run passes {train["epochs"]:g} time(s) over its rows, keeps the adapter of
-its lowest validation loss, and is scored on the same {document["splits"]["test"]} test rows. p is the paired
-bootstrap's against the reference; "validation loss" counts completion tokens alone, whatever the run's own loss saw.
-"Matched scale" keeps alpha / rank. A single seed stands behind every line: p speaks of the choice of test rows alone.
+`{command}` trained these runs and wrote this page
+(base {base}, {provenance["device"]}, seed {provenance["seed"]}, {minutes:.0f} minutes of training in all).
+Each run differs in one thing from the reference, the profile's own settings at that time ({settings}), on {rows}
+pairs, taken from the corpora in turn. It passes {passes} over its rows, keeps the adapter of its lowest
+validation loss, and is scored on the same {document["splits"]["test"]} test rows. p is the paired bootstrap's against
+the reference; "validation loss" counts completion tokens alone, whatever the run's own loss saw. "Matched scale" keeps
+alpha / rank; rsLoRA at this alpha multiplies the adapter by sqrt(rank). A run on all rows sees more of the larger
+corpus. A single seed stands behind every line: p speaks of the choice of test rows alone.
 {notes}
 ![BLEU with intervals]({os.path.relpath(plot, page.parent)})
 

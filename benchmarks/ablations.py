@@ -1,6 +1,6 @@
 """Which choices of the translation fine-tune matter: train it again and again with one choice changed.
 
-    python benchmarks/ablations.py --profile demo --docs docs/ablations.md     # everything, about an hour on 2 cores
+    python benchmarks/ablations.py --profile demo --docs docs/ablations.md     # all, in several hours on 2 cores
     python benchmarks/ablations.py --only register,size --minutes 20           # some groups, a budget of time
     python benchmarks/ablations.py --only ""                                   # table, plot and page from what is there
 
@@ -97,10 +97,6 @@ def planned_runs(profile: Profile, pool: list[dict], count: int) -> list[Run]:
         if len(own) < count:
             raise UserError(f"{name!r} has {len(own)} training rows: lower --rows from {count} to that or less")
         plan.append(changed(f"{name} only", "register", rows=tuple(own[:count])))
-    plan += [
-        changed(f"{count // 4} rows", "size", rows=tuple(mixed[: count // 4])),
-        changed(f"all {len(mixed):,} rows", "size", rows=tuple(mixed)),
-    ]
     for factor in (0.25, 0.5, 2.0):
         rate = train.learning_rate * factor
         plan.append(changed(f"learning rate {rate:g}", "learning_rate", train=replace(train, learning_rate=rate)))
@@ -114,6 +110,10 @@ def planned_runs(profile: Profile, pool: list[dict], count: int) -> list[Run]:
         size = max(1, round(train.batch_size * factor))
         plan.append(changed(f"{size} rows a step", "batch", train=replace(train, batch_size=size)))
     plan.append(changed("dropout 0.05", "dropout", lora=replace(lora, dropout=0.05)))
+    plan += [  # last, as all rows take the longest
+        changed(f"{count // 4} rows", "size", rows=tuple(mixed[: count // 4])),
+        changed(f"all {len(mixed):,} rows", "size", rows=tuple(mixed)),
+    ]
     return plan
 
 
@@ -219,7 +219,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=60.0, help="no run but the first is started after that (default 60)"
     )
-    parser.add_argument("--rows", type=int, default=1000, help="training rows of a run (default 1000)")
+    parser.add_argument("--rows", type=int, default=240, help="training rows of a run (default 240)")
     parser.add_argument("--json", type=Path, help="also write ablations.json here")
     parser.add_argument("--docs", type=Path, help="also write a page of Markdown here")
     return parser.parse_args(arguments)

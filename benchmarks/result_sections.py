@@ -13,7 +13,7 @@ RECIPES = {
     "int8": "this suite, `int8_products`",
 }
 BEGINNINGS = {
-    "reference": "as in the profile",
+    "reference": "as in the profile then",
     "16-bit base": "the whole base unrounded",
     "4 bits everywhere": "4 bits everywhere",
     "begins at zero": "the adapter begins at zero",
@@ -79,7 +79,7 @@ def beginnings(ablations: dict) -> str | None:
         for name, title in BEGINNINGS.items()
         if name in runs
     ]
-    kept = "The profile leaves the layers unrounded that rounding hurts most (`benchmarks/rounding.py`). "
+    kept = "Then it left the layers unrounded that rounding hurts most (`benchmarks/rounding.py`). "
     reference, profile = runs["reference"], ablations["provenance"]["profile"]
     notes = (
         f"{title_of(present_name(profile['model']['name']))}, profile `{profile['name']}`. "
@@ -157,12 +157,12 @@ def every_weight(measured: dict) -> str:
     rates = {one["arm"]: [run["learning_rate"] for run in measured["runs"] if run["arm"] == one["arm"]] for one in best}
     tried = max(map(len, rates.values()))
     edge = [one["arm"] for one in best if one["learning_rate"] in (min(rates[one["arm"]]), max(rates[one["arm"]]))]
-    further = f" At the edge of what was tried: {', '.join(edge)}; a better rate may lie beyond." if edge else ""
+    further = f" At the edge of what was tried: {'; '.join(edge)}. A better rate may lie beyond." if edge else ""
     notes = (
         f"{title_of(base_noted(measured))}, {measured['rows']:,} pairs, one pass; the best of {tried} learning rates "
         f"each, by the validation rows (`benchmarks/full_fine_tuning.py`, {measured['device']}, commit "
-        f"{measured['git_commit']}). The adapters' base is rounded to 4 bits and trains with the package's faster "
-        f"products; all weights train unrounded and without them.{further}"
+        f"{measured['git_commit']}). The adapters' base is rounded to 4 bits and trains with `llmft_helpers.cpu`, "
+        f"whose faster code is for frozen weights alone; all weights train unrounded, in plain PyTorch.{further}"
     )
     picture = "![BLEU against memory and seconds](../outputs/demo/full_fine_tuning.png)"
     return f"{markdown(lines)}\n\n{notes}\n\n{picture}"

@@ -215,7 +215,7 @@ def test_the_rounding_table_shows_the_runs_that_the_profile_has():
     rows = [row | {"name": name} for name in ("reference", "rank 8", "16-bit base")]
     ablations = {"rows": rows, "provenance": {"profile": {"name": "demo", "model": model}}}
     text = result_sections.beginnings(ablations)
-    assert list(table(text)) == ["rounding", "as in the profile", "the whole base unrounded"]
+    assert list(table(text)) == ["rounding", "as in the profile then", "the whole base unrounded"]
     assert "Gemma 3 270M, profile `demo`. 1,000 pairs" in text
     assert result_sections.beginnings(ablations | {"rows": rows[:2]}) is None
 
@@ -241,7 +241,7 @@ def test_every_weight_stands_beside_the_adapter_at_the_rate_that_was_chosen():
     text = result_sections.every_weight(about | {"best": [run, other]})
     assert table(text)["LoRA, rank 64"] == ["1,234,567", "0.0003", "1.234", "30.0 (28.0 to 32.0)", "100 s", "2.2 GB"]
     assert table(text)["all weights"][1] == "3.33e-05" and "Gemma 3 270M, 120 pairs" in text and "best of 3" in text
-    assert "At the edge of what was tried: all weights;" in text
+    assert "At the edge of what was tried: all weights. A better" in text
     assert "edge" not in result_sections.every_weight(about | {"best": [run]})
 
 

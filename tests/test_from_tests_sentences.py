@@ -45,6 +45,16 @@ def test_what_is_kept_or_that_nothing_is():
     assert "No answer passed, so that there is nothing to train on" in from_tests.kept(counts | {"answers": 0}, 2)
 
 
+def test_what_the_watched_answers_say_of_training():
+    history = [{"step": 3, "validation_loss": 0.5}, {"step": 6, "loss": 0.1}, {"step": 9, "validation_loss": 0.75}]
+    trained = {"history": history, "steps": 9, "kept_step": 3, "seconds": 40.6}
+    assert from_tests.training({"both": trained}) == (
+        "- on both: 9 steps in 41 s. Loss on the watched answers 0.50 at step 3 and 0.75 at step 9, the last; kept are "
+        "the weights of step 3 (**0.50**)."
+    )
+    assert from_tests.training({}) == "No answer passed, nothing was trained."
+
+
 def test_the_new_models_against_those_before():
     both, own = from_tests.comparison(metrics()).splitlines()
     assert both.startswith(

@@ -149,7 +149,8 @@ def lessons(translation: dict, leetcode: dict, elsewhere: dict[str, pandas.Serie
 
 def older_settings(changed: list[str]) -> str:
     """Keys of the profile that changed since the ablations were run."""
-    return f"Measured before the profile changed its `{'`, `'.join(changed)}`."
+    keys = f"`{'`, `'.join(changed)}`"
+    return f"Measured before the profile changed its {keys}: these scores do not compare with those above."
 
 
 def register_findings(registers: dict[str, dict[str, dict]]) -> str:

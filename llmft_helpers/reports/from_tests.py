@@ -77,6 +77,23 @@ def kept(counts: dict[str, int], at_most: int) -> str:
     )
 
 
+def training(trained: dict[str, dict]) -> str:
+    """Each arm's loss on the answers that were watched instead of trained on."""
+    if not trained:
+        return "No answer passed, nothing was trained."
+    return "\n".join(_trained(arm, of) for arm, of in trained.items())
+
+
+def _trained(arm: str, trained: dict) -> str:
+    losses = {entry["step"]: entry["validation_loss"] for entry in trained["history"] if "validation_loss" in entry}
+    first, kept, last = min(losses), trained["kept_step"], max(losses)
+    return (
+        f"- {ARM_NAMES[arm]}: {trained['steps']} steps in {trained['seconds']:.0f} s. Loss on the watched answers "
+        f"{losses[first]:.2f} at step {first} and {losses[last]:.2f} at step {last}, the last; kept are the weights "
+        f"of step {kept} (**{losses[kept]:.2f}**)."
+    )
+
+
 def comparison(metrics: dict) -> str:
     """Problems solved and tests passed by each new arm, against those that were there before."""
     if not metrics["p_values"]:
@@ -148,5 +165,6 @@ def lessons(metrics: dict, seconds: dict[str, float]) -> str:
         )
     else:
         lines.append("- A model that never solves a problem cannot learn from its own solutions.")
-    lines.append(f"- The timed stages of this run took {sum(seconds.values()) / 60:.1f} minutes.")
+    took = f"{sum(seconds.values()) / 60:.1f} minutes"
+    lines.append(f"- The timed stages of this run took {took}; what an earlier run had finished is not in them.")
     return "\n".join(lines)

@@ -71,9 +71,9 @@ def registers(ablations: list[dict]) -> dict[str, dict[str, dict]]:
 
 
 def changed_settings(now: dict, then: dict) -> list[str]:
-    """The base and keys of LoRA and of the translation's training that differ between profiles of `provenance`."""
+    """The keys of the base, of LoRA and of the translation's training that differ between profiles of `provenance`."""
     flat = [
-        {"model.name": profile["model"]["name"]}
+        {f"model.{key}": value for key, value in profile["model"].items()}
         | {f"lora.{key}": value for key, value in profile["lora"].items()}
         | {f"train.{key}": value for key, value in profile["translation"]["train"].items()}
         for profile in (now, then)
