@@ -65,7 +65,12 @@ def only_run(profile: Profile) -> Iterator[None]:
     """UserError, with its number, if another process is in this block for the same outputs. The system unlocks the
     file when a process ends, however it ends."""
     path = run_dir(profile, ".") / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        advice = "set LLMFT_OUTPUTS to a folder that you may write to"
+        raise UserError(f"cannot write to {path.parent} ({reason(error)}): {advice}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,6 +1,7 @@
 """From sources to splits: every row accounted for, nothing leaks, nothing moves without need."""
 
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -342,6 +343,21 @@ def test_a_prepared_copy_is_read_again_until_data_settings_or_code_change(source
     monkeypatch.setattr(prepared, "CODE", (tmp_path,))
     pairs_of(given)
     assert len(made) == 4
+
+
+def test_a_source_that_is_missing_or_unreadable_is_named(source, pairs_of, monkeypatch):
+    gone = source("mine", made_pairs(3, 1))
+    os.remove(gone.path)
+    with pytest.raises(UserError, match="source 'mine': file .* not found"):
+        pairs_of(gone)
+    kept = source("kept", made_pairs(3, 1))
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(prepared.hashlib, "file_digest", refuse)  # tests may run as root, who reads everything
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); check its permissions"):
+        pairs_of(kept)
 
 
 @pytest.mark.parametrize(

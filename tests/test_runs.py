@@ -361,6 +361,14 @@ def test_a_second_run_on_the_same_outputs_is_refused_with_the_number_of_the_firs
             assert (tmp_path / "tiny" / ".lock").read_text() == str(os.getpid())
 
 
+def test_outputs_that_take_no_lock_file_are_one_message(profile, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
+    (tmp_path / "tiny" / ".lock").mkdir(parents=True)  # root may write anywhere, but not into a folder as a file
+    said = r"cannot write to .*tiny \(Is a directory\): set LLMFT_OUTPUTS"
+    with pytest.raises(UserError, match=said), runs.only_run(profile):
+        pass
+
+
 def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot make the folder .*file/inner: Not a directory"):

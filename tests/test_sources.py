@@ -6,6 +6,8 @@ import io
 import json
 import re
 import zipfile
+from datetime import date, datetime
+from decimal import Decimal
 
 import datasets
 import pandas
@@ -181,6 +183,14 @@ def zipped(name: str, content: bytes, *others: str) -> bytes:
     return out.getvalue()
 
 
+def marked(place: int, value: int) -> bytes:
+    """A zip whose two headers hold `value` as flags (6) or as kind of compression (8)."""
+    content = bytearray(zipped("a.jsonl", GOOD))
+    local, central = content.index(b"PK\x03\x04"), content.index(b"PK\x01\x02")
+    content[local + place] = content[central + place + 2] = value
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "settings"),
     [
@@ -215,7 +225,11 @@ def test_files_as_people_have_them(name, content, settings, tmp_path):
     [
         ("a.zip", zipped("a.jsonl", GOOD, "b.txt"), {}, r"a.zip: holds 2 files \(b.txt, a.jsonl\): unpack"),
         ("a.csv", GOOD, {"encoding": "latin-17"}, "encoding 'latin-17' is not known to Python"),
-        ("a.csv", "es,en\naño,x\n".encode("latin-1"), {"encoding": "ascii"}, "a.csv:[12]: not ascii"),
+        ("a.csv", "es,en\naño,x\n".encode("latin-1"), {"encoding": "ascii"}, "a.csv:2: not ascii"),
+        ("a.csv", b"es,en\n" + b"a,b\n" * 55 + b"\x81,b\n", {"encoding": "cp1252"}, "a.csv:57: not cp1252"),
+        ("a.csv", b"es,en\na,b\n\xff,b\n", {"encoding": "utf-8"}, "a.csv:3: not utf-8"),
+        ("a.zip", marked(6, 1), {}, "a.zip: .* is encrypted, password required for extraction: unpack it and name"),
+        ("a.zip", marked(8, 9), {}, "a.zip: That compression method is not supported: unpack it and name"),
         ("a.json", json.dumps({"rows": {"a": 1}}).encode(), {"field": "rows.b"}, "no list of rows at field 'rows.b'"),
         ("a.csv", b"a,b,c\n", {"header": ("es", "en")}, r"a.csv:1: 3 fields where the header has 2 \(es, en\)"),
     ],
@@ -298,6 +312,26 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(UserError, match=r"a.jsonl: cannot be read \(Permission denied\)"):
         read_source(Source("mine", path=str(tmp_path / "a.jsonl")), SIDES)
+
+
+def test_what_only_parquet_holds_becomes_what_json_can(tmp_path):
+    row = {"es": b"A\xc3\xb1o.", "en": date(2024, 2, 29), "id": Decimal("1.50"), "register": [datetime(2024, 1, 2, 3)]}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    (read,) = read_source(Source("a", path=str(tmp_path / "a.parquet")), SIDES, ("id", "register"))
+    assert read[1] == {"es": "Año.", "en": "2024-02-29", "id": "1.50", "register": ["2024-01-02 03:00:00"]}
+    json.dumps(read[1])
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row | {"es": b"\xff"}]), tmp_path / "a.parquet")
+    with pytest.raises(
+        UserError, match="a.parquet:row 1: column 'es' holds bytes that are not UTF-8: store it as text"
+    ):
+        read_source(Source("a", path=str(tmp_path / "a.parquet")), SIDES)
+
+
+def test_a_missing_column_of_a_packed_file_in_the_repository_is_told_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.zip").write_bytes(zipped("a.jsonl", GOOD))
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+    with pytest.raises(UserError, match=r"a.zip:1: no column 'fr' \(there are: es, en\)"):
+        read_source(Source("a", path="a.zip"), ("es", "fr"))
 
 
 def test_a_mapped_optional_column_must_exist_and_others_may_be_absent(tmp_path):

@@ -63,7 +63,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     with _said(path), contextlib.ExitStack() as stack:
         if packing == ".zip":
             archive = stack.enter_context(zipfile.ZipFile(path))
-            yield stack.enter_context(archive.open(_only_member(path)))
+            try:
+                member = archive.open(_only_member(path))
+            except (RuntimeError, NotImplementedError) as error:  # a password; a compression that Python lacks
+                raise UserError(f"{path}: {error}: unpack it and name the file in it") from error
+            yield stack.enter_context(member)
         else:
             yield stack.enter_context((gzip.open if packing else open)(path, "rb"))
 
@@ -81,8 +85,10 @@ def lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
                     raise _not_utf8(path, number, error) from error
             return
         try:
-            for number, text in enumerate(io.TextIOWrapper(raw, encoding, newline="\n"), 1):
-                yield number, text.removeprefix("\ufeff") if number == 1 else text
+            by_line = "\n".encode(encoding) == b"\n"  # a wrapper decodes ahead and could not name the line of a fault
+            text = (line.decode(encoding) for line in raw) if by_line else io.TextIOWrapper(raw, encoding, newline="\n")
+            for number, line in enumerate(text, 1):
+                yield number, line.removeprefix("\ufeff") if number == 1 else line
         except LookupError as error:
             raise UserError(
                 f"{path}: encoding {encoding!r} is not known to Python; correct it in the profile"

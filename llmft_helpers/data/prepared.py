@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from ..errors import UserError, reason
 from ..profiles import TaskSettings
 from ..runs import cache_dir, fingerprint
 from .sources import resolve
@@ -38,16 +39,19 @@ def prepared(kind: str, settings: TaskSettings, seed: int, make: Callable[[], tu
 
 def _key(settings: TaskSettings, seed: int) -> str:
     chosen = {name: value for name, value in asdict(settings).items() if name in DATA_SETTINGS}
-    paths = [source.path for source in settings.sources if source.path]
-    names = [(path,) if isinstance(path, str) else path for path in paths]
-    files = [_content(resolve(name, "")) for some in names for name in some]
+    local = [source for source in settings.sources if source.path]
+    parts = [(s.name, part) for s in local for part in ((s.path,) if isinstance(s.path, str) else s.path)]
+    files = [_content(resolve(part, name)) for name, part in parts]
     code = [_content(file) for folder in CODE for file in sorted(folder.glob("*.py"))]
     return fingerprint([chosen, seed, files, code])
 
 
 def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}); check its permissions") from error
 
 
 def _read(path: Path) -> tuple[dict, dict] | None:

@@ -7,6 +7,8 @@ import hashlib
 import heapq
 import os
 from collections.abc import Iterator
+from datetime import date, time, timedelta
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
@@ -107,7 +109,7 @@ def _rename(row: dict, source: Source, where: str, wanted: tuple[str, ...], opti
     renamed = {}
     for name in (*wanted, *optional):
         column = source.columns.get(name, name)
-        value = _nested(row, column)
+        value = _plain(_nested(row, column), where, column)
         demanded = name in wanted or name in source.columns
         if value is MISSING and demanded:
             raise UserError(
@@ -126,9 +128,26 @@ def _rename(row: dict, source: Source, where: str, wanted: tuple[str, ...], opti
     return renamed
 
 
+def _plain(value: object, where: str, column: str) -> object:
+    """As JSON could hold it: of the types that only Parquet has, dates and exact decimals become text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return {name: _plain(part, where, column) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part, where, column) for part in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: column {column!r} holds bytes that are not UTF-8: store it as text") from error
+    return str(value) if isinstance(value, date | time | timedelta | Decimal) else value
+
+
 def _other_remedy(row: dict, source: Source) -> str:
     """What else a missing column may mean: a table without a header line, rows below a key of one JSON object."""
-    is_table = isinstance(source.path, str) and (source.separator or kind_of(Path(source.path))[0] in TABLE_ENDINGS)
+    ending = kind_of(resolve(source.path, source.name))[0] if isinstance(source.path, str) else ""
+    is_table = isinstance(source.path, str) and (source.separator or ending in TABLE_ENDINGS)
     if is_table and not source.header:
         names = ", ".join(f'"column {number}"' for number in range(1, len(row) + 1))
         return f"; the first line was taken as the header: if it is a row, name the columns, header = [{names}]"
