@@ -84,6 +84,18 @@ def test_description_of_an_answer(answer, code, traits):
     assert {name for name, value in described.items() if value} == set(traits.split())
 
 
+DESIGN = (
+    "class Cache:\n    def __init__(self, size: int):\n        self.size = size\n\n    def get(self, key{}) -> int:\n"
+)
+
+
+@pytest.mark.parametrize(("hint", "typed"), [(": int", True), ("", False)])
+def test_a_class_to_design_is_its_entry_point(hint, typed):
+    described = describe_code(DESIGN.format(hint) + "        return -1", "", {"entry_point": "Cache"})
+    assert described["defines_entry_point"] and described["type_hints"] == typed
+    assert not describe_code("class Other:\n    pass", "", {"entry_point": "Cache"})["defines_entry_point"]
+
+
 DRAFT = "class Solution:\n    def total(self, nums):\n        return 0"
 DOCSTRING = (
     'class Solution:\n    def total(self, nums):\n        """Sum.\n\n        ```\n        total([1])\n        ```\n'

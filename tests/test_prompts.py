@@ -63,6 +63,13 @@ def test_a_reference_that_does_not_fit_its_signature_is_asked_for_as_a_whole():
     assert LeetcodeTask().program(row, asked["completion"]) == row["completion"]
 
 
+@pytest.mark.parametrize("changes", [{"completion": None}, {"entry_point": None}, {"completion": ""}])
+def test_a_null_is_an_absent_column_of_a_problem_to_solve(changes):
+    asked = LeetcodeTask().prompt(PROBLEM)
+    assert LeetcodeTask().prompt(PROBLEM | changes) == asked
+    assert LeetcodeTask().prompt({k: v for k, v in PROBLEM.items() if k not in changes}) == asked
+
+
 @pytest.mark.parametrize("task", [TranslationTask(), LeetcodeTask()])
 @pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m-instruct"])
 def test_cut_between_prompt_and_completion_is_a_token_boundary(task, name):

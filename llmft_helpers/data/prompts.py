@@ -91,7 +91,7 @@ class LeetcodeTask:
 
     def _whole(self, row: dict) -> bool:
         """Whether the row has a reference that does not fit under its signature; a problem to solve has none."""
-        return "completion" in row and self._body(row) is None
+        return bool(row.get("completion") and row.get("entry_point")) and self._body(row) is None
 
 
 Task = TranslationTask | LeetcodeTask

@@ -105,7 +105,7 @@ def defines(code: str, name: str | None) -> bool:
     if not parses(code):
         return False
     named = {node.name for node in ast.parse(code).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    return bool(named) if name is None else name in named or _entry_point(code, name) is not None
+    return bool(named) if name is None else name in named or bool(_entry_point(code, name))
 
 
 def parses(code: str) -> bool:
@@ -133,26 +133,29 @@ def describe_code(answer: str, prompt: str, row: dict) -> dict[str, bool]:
     `type_hints`: the entry point annotates its arguments and its result; `prompt_echo` looks past the given signature.
     """
     code, starter = extract_code(answer, row["entry_point"]), row.get("starter_code", "").strip("\n").rstrip()
-    method = _entry_point(code, row["entry_point"].removeprefix("Solution().")) if parses(code) else None
+    entry = _entry_point(code, row["entry_point"].removeprefix("Solution().")) if parses(code) else []
     return {
         "parses": parses(code),
-        "defines_entry_point": method is not None,
-        "type_hints": method is not None and _is_typed(method),
+        "defines_entry_point": bool(entry),
+        "type_hints": bool(entry) and all(map(_is_typed, entry)),
         "code_only": parses(answer),
         "prompt_echo": prompt_echo(prompt, answer.removeprefix(starter), f"{starter}\n{row.get('completion', '')}"),
     }
 
 
-def _entry_point(code: str, name: str) -> ast.FunctionDef | None:
-    """The method `name` of class Solution, or the plain function of that name."""
+def _entry_point(code: str, name: str) -> list[ast.FunctionDef]:
+    """The method `name` of class Solution, the function of that name, or all methods of the class of that name."""
     body = ast.parse(code).body
-    classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Solution"]
-    for node in classes[-1].body if classes else body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    return None
+    classes = {node.name: node.body for node in body if isinstance(node, ast.ClassDef)}
+    named = [node for node in _functions(classes.get("Solution", body)) if node.name == name]
+    return named[:1] or _functions(classes.get(name, []))
+
+
+def _functions(places: list[ast.stmt]) -> list[ast.FunctionDef]:
+    return [node for node in places if isinstance(node, ast.FunctionDef)]
 
 
 def _is_typed(method: ast.FunctionDef) -> bool:
     arguments = [argument for argument in method.args.args if argument.arg != "self"]
-    return method.returns is not None and all(argument.annotation is not None for argument in arguments)
+    returns = method.returns is not None or method.name == "__init__"
+    return returns and all(argument.annotation is not None for argument in arguments)
