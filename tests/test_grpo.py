@@ -78,10 +78,12 @@ def weights(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten().float() for p in model.parameters() if p.requires_grad])
 
 
-def make(fresh, profile, folder):
+def make(fresh, profile, folder, start="the same"):
     model, tokenizer = fresh
     model = add_lora(model, profile.lora, profile.seed)
-    return grpo.make_grpo_trainer(model, tokenizer, [ROW | {"task_id": name} for name in "abcd"], profile, folder)
+    return grpo.make_grpo_trainer(
+        model, tokenizer, [ROW | {"task_id": name} for name in "abcd"], profile, folder, start
+    )
 
 
 def test_a_few_steps_follow_the_reward_and_a_stopped_run_goes_on(fresh, few_steps, tmp_path, monkeypatch):
@@ -129,6 +131,34 @@ def test_a_few_steps_follow_the_reward_and_a_stopped_run_goes_on(fresh, few_step
     resumed.add_callback(Look())
     grpo.train_on(resumed)
     assert [step for step, _ in seen] == [1] and torch.equal(seen[0][1], learned) and len(batches) == 2
+
+
+def test_a_run_from_another_adapter_is_another_run(fresh, few_steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(grpo, "PROMPTS", 2)
+    keys = [make(load_base_model(few_steps.model), few_steps, tmp_path, start).checks.key for start in ("a", "a", "b")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_too_few_problems_that_leave_room_are_refused(fresh, few_steps, tmp_path):
+    with pytest.raises(UserError, match="4 of 4 problems leave room for an answer of .*, and a step asks 8: raise"):
+        make(fresh, few_steps, tmp_path)
+    short = dataclasses.replace(few_steps, model=dataclasses.replace(few_steps.model, max_length=30))
+    with pytest.raises(UserError, match="0 of 4 problems leave room for an answer of leetcode.max_new_tokens = "):
+        make(fresh, short, tmp_path)
+
+
+def test_memory_that_ends_is_one_line(fresh, few_steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(grpo, "PROMPTS", 2)
+    trainer = make(fresh, few_steps, tmp_path)
+
+    def full(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "train", full)
+    with pytest.raises(
+        UserError, match=r"out of memory.* in training step 1; .* from_tests.samples below \d+; leetcode"
+    ):
+        grpo.train_on(trainer)
 
 
 def test_without_the_adapter_of_notebook_03_it_says_so(few_steps, tmp_path, monkeypatch):

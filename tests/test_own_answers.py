@@ -324,10 +324,31 @@ def test_grpo_goes_on_from_the_same_adapter_and_is_scored_before_and_after(tuned
     assert metrics["references"]["perplexity"] == pytest.approx(tuned.metrics["tuned"]["perplexity"], rel=1e-4)
     assert [one["step"] for one in metrics["rewards"]] == [1, 2] and metrics["pass_p_value"] == 1.0
     assert len(read_jsonl(folder / "predictions.jsonl")) == len(tuned.corpus.test)
-    assert (folder / "adapter" / "llmft.json").is_file() and not (folder / "trainer").exists()
+    assert (folder / "adapter" / "llmft.json").is_file() and not list((folder / "trainer").glob("checkpoint-*"))
 
 
 def test_results_of_other_problems_are_refused(tuned, profile):
     other = dataclasses.replace(profile, seed=2)
     with pytest.raises(UserError, match="is of other problems than this profile's: run notebook 03 again"):
         FromTests(other).read_data()
+    # the data are seed 1's for GRPO too, where the adapter lies
+    with pytest.raises(UserError, match="is of other problems than this profile's: run notebook 03 again"):
+        grpo.train_grpo(other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rank": 2}, r"adapter was trained with lora.rank = \d+, this profile says 2: run notebook 03 again"),
+        ({"alpha": 3}, r"lora.alpha = \d+, this profile says 3"),
+        ({"use_rslora": True}, "lora.use_rslora = False, this profile says True"),
+        ({"target_modules": ("q_proj",)}, r"lora.target_modules = \[.*\], this profile says \['q_proj'\]"),
+    ],
+)
+def test_an_adapter_of_another_lora_is_refused_and_kept(tuned, profile, changes, said):
+    other = dataclasses.replace(profile, lora=dataclasses.replace(profile.lora, **changes))
+    learner = FromTests(other)
+    learner.read_data()
+    with pytest.raises(UserError, match=said):
+        learner.load_model()
+    assert (tuned.folder / "adapter" / "adapter_model.safetensors").is_file()

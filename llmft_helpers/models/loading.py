@@ -241,20 +241,7 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
     from peft import PeftModel
     from safetensors.torch import load_file
 
-    note = read_adapter_note(path)
-    if present_name(note["base_model"]) != present_name(base.name):
-        raise UserError(
-            f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
-            "choose the profile it was trained with"
-        )
-    if note.get("precision", model.precision) != model.precision:  # notes of old do not say it
-        advice = "choose the profile it was trained with"
-        if model.precision != base.precision:
-            advice = "4-bit weights do not work on this machine; train the adapter here, or use it elsewhere"
-        raise UserError(
-            f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {model.precision}: "
-            + advice
-        )
+    refuse_other_base(model, path, base)
     try:
         weights = load_file(path / "adapter_model.safetensors")
         if isinstance(model, PeftModel):
@@ -269,6 +256,24 @@ def load_adapter(model, path: Path, base: ModelSettings, name: str = "default"):
     cast_adapter(model, next(iter(weights.values())).dtype, name)
     add_in_place(model)
     return model.eval()
+
+
+def refuse_other_base(model, path: Path, base: ModelSettings) -> None:
+    """UserError if `path` is no adapter of this suite, or was trained on another base than `model`."""
+    note = read_adapter_note(path)
+    if present_name(note["base_model"]) != present_name(base.name):
+        raise UserError(
+            f"adapter {path} was trained on {note['base_model']!r}, the loaded base is {base.name!r}: "
+            "choose the profile it was trained with"
+        )
+    if note.get("precision", model.precision) != model.precision:  # notes of old do not say it
+        advice = "choose the profile it was trained with"
+        if model.precision != base.precision:
+            advice = "4-bit weights do not work on this machine; train the adapter here, or use it elsewhere"
+        raise UserError(
+            f"adapter {path} was trained on {note['precision']} weights, the base is loaded in {model.precision}: "
+            + advice
+        )
 
 
 def take_fused_kernels(model) -> None:

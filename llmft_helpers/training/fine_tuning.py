@@ -1,7 +1,9 @@
 """fine_tune(): TRL's SFTTrainer with our settings, loss on completions only, resumable."""
 
+import contextlib
 import math
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -110,15 +112,8 @@ def fine_tune(trainer) -> dict:
         trainer.checks.seconds_before = mark["seconds"]
     beginning = f"going on from step {mark['step']}" if checkpoint else "starting at step 0"
     print(f"{beginning}; checkpoints in {os.path.relpath(folder)}")
-    try:
+    with faults_told(trainer, out_of_memory_advice):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
-        raise UserError(out_of_memory_advice(trainer)) from error
-    except RuntimeError as error:
-        if "unexpected pos" not in str(error):  # what torch.save says when a file cannot be written to its end
-            raise
-        advice = "free some space and run again: it goes on from the last whole checkpoint"
-        raise UserError(f"cannot write a checkpoint in {folder}: {advice}") from error
     if not has_card():
         cast_adapter(trainer.model, trainer.model.dtype)
     seconds, tokens = trainer.checks.seconds(), trainer.state.num_input_tokens_seen
@@ -136,6 +131,26 @@ def fine_tune(trainer) -> dict:
     }
 
 
+@contextlib.contextmanager
+def faults_told(trainer, advice: Callable) -> Iterator[None]:
+    """Memory or disk that ends while `trainer` trains, as a UserError; `advice(trainer)` says what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        used = f" at {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_available() else ""
+        raise UserError(
+            f"out of memory{used} in training step {trainer.state.global_step + 1}; in a copy of the profile set, "
+            f"one after the other until it fits: {advice(trainer)}"
+        ) from error
+    except RuntimeError as error:
+        if "unexpected pos" not in str(error):  # what torch.save says when a file cannot be written to its end
+            raise
+        raise UserError(
+            f"cannot write a checkpoint in {trainer.args.output_dir}: free some space and run again: it goes on "
+            "from the last whole checkpoint"
+        ) from error
+
+
 def out_of_memory_advice(trainer) -> str:
     """What to lower, in the order of what it costs, with this run's own numbers."""
     batch, length = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps, trainer.length_limit
@@ -146,11 +161,7 @@ def out_of_memory_advice(trainer) -> str:
         f"model.max_length = {length // 2} (was {length}; leaves longer rows out)",
         f"lora.rank = {max(1, rank // 2)} (was {rank})",
     ]
-    used = f" at {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if torch.cuda.is_available() else ""
-    return (
-        f"out of memory{used} in training step {trainer.state.global_step + 1}; in a copy of the profile set, "
-        f"one after the other until it fits: {'; '.join(steps[trainer.model.is_gradient_checkpointing :])}"
-    )
+    return "; ".join(steps[trainer.model.is_gradient_checkpointing :])
 
 
 def token_count(tokenizer, row: dict[str, str]) -> int:

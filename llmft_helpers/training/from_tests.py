@@ -1,7 +1,6 @@
 """Notebook 05 step by step: answers are sampled and graded, those that pass are trained on, all arms are compared."""
 
 import contextlib
-import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -12,7 +11,6 @@ import torch
 from ..data.corpora import Corpus, load_pairs, load_problems
 from ..data.prompts import LANGUAGES, LeetcodeTask, TranslationTask, training_rows
 from ..device import has_card
-from ..errors import UserError
 from ..models.loading import (
     adapters_off,
     add_lora,
@@ -37,7 +35,7 @@ from ..runs import (
 )
 from ..scoring import evaluation
 from ..scoring.metrics import completion_nats, text_nats, total
-from .checkpoints import restore_adapter
+from . import references
 from .fine_tuning import fine_tune, make_trainer
 from .own_answers import kept_counts, passing_rows, sample_answers, sample_scores
 
@@ -68,9 +66,8 @@ class FromTests:
     def read_data(self) -> Corpus:
         """The problems of notebook 03 and its scores; `rows` are those that will be asked."""
         with self.stages("data"):
-            self.corpus, saved = load_problems(self.profile), read_json(self.before / "metrics.json")
-            if saved["provenance"]["data"] != self.corpus.manifest["fingerprints"]:
-                raise UserError(f"{self.before} is of other problems than this profile's: run notebook 03 again")
+            self.corpus = load_problems(self.profile)
+            saved = references.saved_scores(self.profile, self.corpus)
             written = {row["task_id"]: row for row in read_jsonl(self.before / "predictions.jsonl")}
             self.corpus.splits["test"] = [row for row in self.corpus.test if row["task_id"] in written]
             for arm, name in (("base", "base"), ("references", "tuned")):
@@ -97,7 +94,7 @@ class FromTests:
         sampling = Sampling(asked.temperature, asked.top_p, asked.samples, self.profile.seed + number)
         with self.stages(f"round {number}: sample and grade"):
             key = fingerprint(
-                [asdict(self.profile.model), _content(self.adapters.get("both", self.adapters["references"]))]
+                [asdict(self.profile.model), references.content(self.adapters.get("both", self.adapters["references"]))]
             )
             drawn = sample_answers(self.model, self.tokenizer, self.rows, sampling, self.settings, path, key)
         self.sampled = [earlier + new for earlier, new in zip(self.sampled, drawn, strict=True)]
@@ -117,7 +114,8 @@ class FromTests:
             return {}
         folder = self.folder / f"round_{len(self.rounds)}" / arm
         start = self.adapters["references"] if arm == "both" else None
-        run = fingerprint([self.own, start and _content(start), asdict(self.profile.lora), asdict(self.training)])
+        before = start and references.content(start)
+        run = fingerprint([self.own, before, asdict(self.profile.lora), asdict(self.training)])
         with self.stages(f"train {arm}"):
             note = read_adapter_note(folder / "adapter") if (folder / "adapter").is_dir() else {}
             if note.get("run") != run:
@@ -139,8 +137,7 @@ class FromTests:
     def _take(self, adapter: Path | None) -> None:
         """Put an adapter's weights, or the fresh ones, in place."""
         if adapter is not None:
-            read_adapter_note(adapter)
-            restore_adapter(self.model, adapter)
+            references.put_in_place(self.model, adapter, self.profile)
         else:
             parameters = dict(self.model.named_parameters())
             with torch.no_grad():
@@ -171,7 +168,7 @@ class FromTests:
         """Metrics and answers of an adapter, kept beside it."""
         path = self.adapters[arm].parent / "scores.json"
         tests = self.corpus.manifest["fingerprints"]["test"]
-        run = fingerprint([_content(self.adapters[arm]), tests, self.settings.max_new_tokens])
+        run = fingerprint([references.content(self.adapters[arm]), tests, self.settings.max_new_tokens])
         kept = read_json(path) if path.is_file() else {}
         if kept.get("run") != run:
             with self.using(arm):
@@ -227,7 +224,3 @@ def watch_some(own: list[dict], references: list[dict]) -> tuple[list[dict], lis
     if not watched:
         return own, references
     return [row for row in own if row["task_id"] not in watched], [row for row in own if row["task_id"] in watched]
-
-
-def _content(adapter: Path) -> str:
-    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()

@@ -1,7 +1,6 @@
 """GRPO (Shao et al. 2024, arXiv 2402.03300) by TRL's trainer: the reward is the share of tests passed."""
 
 import json
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -28,7 +27,9 @@ from ..profiles import Profile
 from ..runs import Stages, fingerprint, provenance, run_dir, write_json, write_jsonl
 from ..scoring import evaluation
 from ..scoring.answers import extract_code
-from .checkpoints import last_checkpoint, restore_adapter
+from . import references
+from .checkpoints import delete_checkpoints, last_checkpoint
+from .fine_tuning import faults_told
 from .tracking import PROJECT, tracking_arguments
 
 PROMPTS = 8  # asked for each step, each `samples` times
@@ -61,8 +62,11 @@ def _reward(code: str, row: dict) -> float | None:
     return 0.0 if "unsafe" in graded["verdicts"] else graded["tests_passed"] / graded["tests_total"]
 
 
-def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, folder: Path):
-    """TRL's GRPOTrainer over the problems whose prompts leave room for an answer; PROMPTS groups of answers a step."""
+def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, folder: Path, start: str):
+    """TRL's GRPOTrainer over the problems whose prompts leave room for an answer; PROMPTS groups of answers a step.
+
+    `start`: fingerprint of the weights it begins with. UserError if fewer than PROMPTS problems leave room.
+    """
     import unsloth  # noqa: F401  before trl
     from datasets import Dataset
     from transformers import PrinterCallback
@@ -78,6 +82,13 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
         for prompt, row in prompts
         if len(tokenizer(prompt).input_ids) <= room
     ]
+    if len(fitting) < PROMPTS:
+        raise UserError(
+            f"{len(fitting)} of {len(rows)} problems leave room for an answer of leetcode.max_new_tokens = "
+            f"{profile.leetcode.max_new_tokens} in model.max_length = {profile.model.max_length}, and a step asks "
+            f"{PROMPTS}: raise the latter, or lower the former"
+        )
+    print(f"{len(fitting)} of {len(rows)} problems are asked; the others leave no room for an answer")
     arguments = GRPOConfig(
         output_dir=str(folder),
         max_steps=asked.grpo_steps,
@@ -115,7 +126,7 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
     if not has_card():  # as `make_trainer` does
         cast_adapter(model, torch.float32)
     trainer.remove_callback(PrinterCallback)
-    trainer.checks = Checks(CHECKPOINTS, fingerprint([asdict(profile), fitting]))
+    trainer.checks = Checks(CHECKPOINTS, fingerprint([asdict(profile), fitting, start]))
     for callback in (Progress(), trainer.checks):
         trainer.add_callback(callback)
     return trainer
@@ -124,9 +135,15 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
 def train_on(trainer) -> None:
     """From the last whole checkpoint of this run, if there is one."""
     checkpoint = last_checkpoint(Path(trainer.args.output_dir), trainer.checks.key)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with faults_told(trainer, _memory_advice):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if not has_card():
         cast_adapter(trainer.model, trainer.model.dtype)
+
+
+def _memory_advice(trainer) -> str:
+    samples, answer = trainer.args.num_generations, trainer.args.max_completion_length
+    return f"from_tests.samples below {samples}; leetcode.max_new_tokens below {answer}"
 
 
 def train_grpo(profile: Profile) -> Path:
@@ -139,10 +156,12 @@ def train_grpo(profile: Profile) -> Path:
     before, folder, stages = run_dir(profile, "leetcode") / "adapter", run_dir(profile, "leetcode_grpo"), Stages()
     read_adapter_note(before)  # before minutes of loading
     corpus, task, answers, metrics = load_problems(profile), LeetcodeTask(), {}, {}
+    if (before.parent / "metrics.json").is_file():  # not where it was trained in shards
+        references.saved_scores(profile, corpus)  # or a test problem may be one that the adapter was trained on
     test, _ = evaluation.drop_broken_problems(corpus.test)
     base, tokenizer = load_base_model(profile.model)
     model = add_lora(base, profile.lora, profile.seed)
-    restore_adapter(model, before)
+    references.put_in_place(model, before, profile)
 
     def score(arm: str) -> None:
         with stages(f"evaluate {arm}"):
@@ -151,7 +170,7 @@ def train_grpo(profile: Profile) -> Path:
             )
 
     score("references")
-    trainer = make_grpo_trainer(model, tokenizer, corpus.train, profile, folder / "trainer")
+    trainer = make_grpo_trainer(model, tokenizer, corpus.train, profile, folder / "trainer", references.content(before))
     with stages("training"):
         train_on(trainer)
     score("grpo")
@@ -162,5 +181,5 @@ def train_grpo(profile: Profile) -> Path:
     log = [{name: one[name] for name in names if name in one} for one in trainer.state.log_history if "reward" in one]
     provenance_of = provenance(profile, stages, corpus.manifest["fingerprints"])
     write_json(folder / "metrics.json", metrics | {"rewards": log, "provenance": provenance_of})
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    delete_checkpoints(trainer)  # what a tracker wrote beside them stays
     return folder
