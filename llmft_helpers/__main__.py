@@ -163,14 +163,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    profile = load_profile(options.profile)
+    stay_offline_if_local(profile)  # read once, when the hub's library is imported
     import unsloth  # noqa: F401  it asks to be imported before transformers
 
     from .processes import is_main, start_processes
     from .training.grpo import train_grpo
     from .training.tasks import train_task
 
-    profile = load_profile(options.profile)
-    stay_offline_if_local(profile)
     start_processes()
     alone = only_run(profile) if is_main() else contextlib.nullcontext()
     with alone, contextlib.redirect_stdout(sys.stdout if is_main() else open(os.devnull, "w")):
@@ -193,6 +193,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
+    stay_offline_if_local(trained_profile(options))  # read once, when the hub's library is imported
     with contextlib.redirect_stdout(sys.stderr):  # its greeting is no answer
         import unsloth  # noqa: F401  it asks to be imported before transformers
 

@@ -147,6 +147,15 @@ def test_card_says_data_licence_results_and_base(trained, merged):
         )
 
 
+def test_an_adapter_without_a_manifest_beside_it_goes_home_without_a_card(trained, tmp_path):
+    """As GRPO leaves it: with metrics of another kind."""
+    shutil.copytree(trained[2], tmp_path / "adapter")
+    (tmp_path / "metrics.json").write_text('{"grpo": {}}', encoding="utf-8")
+    folder = tmp_path / "model"
+    assert main(["export", "--adapter", str(tmp_path / "adapter"), "--output", str(folder)]) == 0
+    assert (folder / "config.json").is_file() and not (folder / "README.md").exists()
+
+
 @pytest.mark.parametrize("kind", ["adapter", "merged"])
 def test_the_code_on_the_card_runs_and_answers_as_we_do(kind, trained, merged):
     """Plain transformers and PEFT, nothing of ours."""

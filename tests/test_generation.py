@@ -152,6 +152,35 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(base, prompts, monkeyp
     assert "out of memory: going on with batches of 2" in printed.err and printed.out == ""  # that of `translate`
 
 
+def test_checkpointing_of_gradients_is_as_before_after_an_answer_of_unsloths(base, prompts, monkeypatch):
+    """Unsloth's `generate` ends with `for_inference` in force where the model was in evaluation mode."""
+    from unsloth import FastLanguageModel
+
+    model, tokenizer = base
+    answer = model.generate
+
+    def as_on_a_card(*arguments, **named):
+        FastLanguageModel.for_inference(model)
+        return answer(*arguments, **named)
+
+    def flags():
+        return [m.gradient_checkpointing for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+
+    monkeypatch.setattr(model, "generate", as_on_a_card)
+    before = flags()
+    model.gradient_checkpointing_enable()
+    model.train()
+    try:
+        wanted = flags()
+        assert any(wanted)
+        generate(model, tokenizer, prompts[:1], 2)
+        assert flags() == wanted and model.training
+    finally:
+        model.gradient_checkpointing_disable()
+        model.eval()
+    assert flags() == before
+
+
 def test_progress_counts_every_prompt(base, prompts):
     seen = []
     generate(*base, prompts, 1, batch_size=2, progress=lambda done, total: seen.append((done, total)))

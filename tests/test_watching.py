@@ -67,6 +67,9 @@ def test_of_code_the_score_is_the_mean_share_of_tests_passed(profile, monkeypatc
     assert seen["score"] == 0.75  # two of two tests, and one of two
     assert seen["samples"][1].split("\n")[0] == "Double 2: 1 of 2 tests"
     assert "    return 0" in seen["samples"][1]
+    untitled = [{key: value for key, value in row.items() if key != "title"} for row in rows]  # as on the hub
+    seen = Watch(LeetcodeTask(), untitled, profile.leetcode).look(None, None)
+    assert seen["samples"][1].split("\n")[0] == "2: 1 of 2 tests"
 
 
 def test_watching_changes_nothing_and_is_seen(profile, pairs, tmp_path, capsys):

@@ -31,7 +31,6 @@ from .comparison import COMPARE
 from .problems import Problem, read_problem
 from .sandbox import Limits, Stopped, Worker, printable
 
-VERDICTS = ("passed", "wrong", "error", "timeout", "memory", "unsafe")
 PER_PROBLEM = 4  # the CPU time of all tests of a problem, in limits of one test
 REFERENCE_SECONDS = 60.0  # for a reference whose time is measured
 TESTS_SECONDS = 10.0  # CPU time of tests that are code, beside the solution's

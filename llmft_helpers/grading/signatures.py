@@ -20,7 +20,6 @@ class TreeNode:
         self.left = left
         self.right = right
 """  # as LeetCode's comments give them
-LISTS = ("List", "list", "Sequence", "Iterable", "Deque", "deque")
 DICTS = ("Dict", "dict", "DefaultDict", "defaultdict", "Counter", "OrderedDict", "Mapping")
 Function = ast.FunctionDef
 

@@ -37,7 +37,8 @@ def export(profile: Profile, adapter: Path, output: Path, file_format: str) -> N
     try:
         with whole_folder(output) as partial:
             write(partial, merged, tokenizer, note, profile, output.name)
-            if (adapter.parent / "metrics.json").is_file():  # not where the adapter was moved, or trained in shards
+            if (adapter.parent / "manifest.json").is_file() and (adapter.parent / "metrics.json").is_file():
+                # not where the adapter was moved, or trained in shards or by GRPO
                 write_text(partial / "README.md", model_card(adapter.parent, note, str(output), file_format))
     except WRITE_ERRORS as error:
         raise UserError(f"cannot write {output}: {reason(error)}; {room} have to fit on the disk") from error

@@ -1,11 +1,12 @@
 """Text from prompts: one function for every arm, task and notebook."""
 
+import contextlib
 import functools
 import math
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,14 +48,12 @@ def generate(
     `progress(done, total)` is called after every batch. UserError for a prompt that the model cannot hold.
     """
     _refuse_too_long(model, tokenizer, prompts, max_new_tokens)
-    was_training = model.training
-    model.eval()
     answers = sampling.answers if sampling else 1
     asked = [(prompt, answer) for prompt in prompts for answer in range(answers)]
     order = sorted(range(len(asked)), key=lambda i: -len(asked[i][0]))  # longest first: memory fails early
     results: list[Generated | None] = [None] * len(asked)
     done = 0
-    try:
+    with _answering(model):
         while done < len(order):
             batch = order[done : done + (batch_size - batch_size % answers or batch_size)]  # whole prompts, if they fit
             try:
@@ -72,9 +71,22 @@ def generate(
             done += len(batch)
             if progress:
                 progress(done, len(order))
+    return results
+
+
+@contextlib.contextmanager
+def _answering(model) -> Iterator[None]:
+    """Evaluation mode inside. Unsloth's `generate` turns the checkpointing of gradients off, and on again only for a
+    model that was in training."""
+    was_training = model.training
+    checkpointing = [(m, m.gradient_checkpointing) for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+    model.eval()
+    try:
+        yield
     finally:
         model.train(was_training)
-    return results
+        for module, was in checkpointing:
+            module.gradient_checkpointing = was
 
 
 def too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> dict[int, int]:

@@ -36,5 +36,5 @@ class Watch:
     def _sample(self, row: dict, answer: dict) -> str:
         if isinstance(self.task, TranslationTask):
             return f"{row[self.task.source]} -> {answer['text']}"
-        passed = f"{row['title']}: {answer['tests_passed']} of {answer['tests_total']} tests"
+        passed = f"{row.get('title') or row['task_id']}: {answer['tests_passed']} of {answer['tests_total']} tests"
         return "\n    ".join([passed, *answer["text"].strip().split("\n")[:LINES]])
