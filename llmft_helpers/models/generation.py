@@ -79,14 +79,15 @@ def _answering(model) -> Iterator[None]:
     """Evaluation mode inside. Unsloth's `generate` turns the checkpointing of gradients off, and on again only for a
     model that was in training."""
     was_training = model.training
-    checkpointing = [(m, m.gradient_checkpointing) for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+    # of each module itself: PEFT's wrapper shows its base's
+    checkpointing = [(m, on) for m in model.modules() if (on := vars(m).get("gradient_checkpointing"))]
     model.eval()
     try:
         yield
     finally:
         model.train(was_training)
-        for module, was in checkpointing:
-            module.gradient_checkpointing = was
+        for module, on in checkpointing:
+            module.gradient_checkpointing = on
 
 
 def too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> dict[int, int]:
