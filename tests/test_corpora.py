@@ -159,6 +159,21 @@ def test_weight_applies_to_training_rows_only(source, pairs_of):
     assert [row for row in whole.train if row in quarter.train] == quarter.train
 
 
+@pytest.mark.parametrize(
+    ("weight", "train", "counts"),
+    [
+        (0.25, 40, {"a": 8, "b": 32}),
+        (1.0, 41, {"a": 20, "b": 21}),
+        (0.25, 0, {"a": 23, "b": 92}),
+        (0.25, 900, {"a": 23, "b": 92}),
+    ],
+)
+def test_a_limit_of_training_rows_leaves_each_source_its_part(weight, train, counts, source, pairs_of):
+    """23 of one source and 92 of the other are a fifth and four fifths, however few are taken."""
+    corpus = pairs_of(source("a", made_pairs(100, 5), weight=weight), source("b", made_pairs(100, 6)), train=train)
+    assert Counter(row["source"] for row in corpus.train) == counts
+
+
 def test_a_small_source_gives_at_most_half_of_its_rows_away(source, pairs_of):
     corpus = pairs_of(source("big", made_pairs(300, 7)), source("small", made_pairs(8, 8)), test=60, validation=20)
     assert Counter(row["source"] for row in corpus.test) == {"big": 56, "small": 4}

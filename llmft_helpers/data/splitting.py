@@ -1,6 +1,7 @@
 """Groups of rows to test, validation and training, and the guard that stops a build whose splits share a text."""
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 
 from ..errors import UserError
@@ -72,15 +73,19 @@ def _draw_groups(rows: list[dict], count: int, setting: str) -> set[str]:
 
 
 def _weighted(rows: list[dict], settings: TaskSettings) -> list[dict]:
-    """Each source's first `weight` share of its training rows, still in the shuffled order; then `train_rows`."""
+    """The first rows of each source in the shuffled order: its `weight` share, and of `train_rows` the same part."""
     available = Counter(row["source"] for row in rows)
-    room = {source.name: round(source.weight * available[source.name]) for source in settings.sources}
+    shares = {source.name: source.weight * available[source.name] for source in settings.sources}
+    wanted = sum(shares.values())
+    part = min(1, settings.train_rows / wanted) if settings.train_rows and wanted else 1
+    ends = [round(part * end) for end in itertools.accumulate(shares.values(), initial=0)]  # their sum is the whole
+    room = {name: end - start for name, (start, end) in zip(shares, itertools.pairwise(ends), strict=True)}
     kept = []
     for row in rows:
         if room[row["source"]] > 0:
             room[row["source"]] -= 1
             kept.append(row)
-    return kept[: settings.train_rows or None]
+    return kept
 
 
 def check_no_leak(splits: dict[str, list[dict]], sides: tuple[str, ...]) -> None:
