@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OTHERS = {  # a file of a run's folder, what its line says, and the score
     "translation/tatoeba.json": ("translation: BLEU on {rows:,} random Tatoeba pairs", "bleu"),
     "leetcode/humaneval.json": ("code: solved of HumanEval's first {rows}", "pass_at_1"),
+    "leetcode/mbpp.json": ("code: solved of the first {rows} of MBPP's test", "pass_at_1"),
 }
 IN_SHORT = re.compile(  # the README's lines of those on our own rows
     r"translation: (BLEU|perplexity)|code: (problems solved|solved of \d+ Warm-up|answer is code only)"
@@ -135,9 +136,9 @@ def beyond(runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str 
     asked = {arm for scores in elsewhere.values() for one in scores.values() for arm in one}
     arms = tuple(arm for arm in ("base", "base, few-shot", "base, as published") if arm in asked)
     lines = [line_elsewhere(file, scores, runs, arms) for file, scores in elsewhere.items()]
-    notes = "Nobody tuned to either (`benchmarks/other_corpus.py`, `benchmarks/humaneval.py`)."
+    notes = "Nobody tuned to these rows (`benchmarks/other_corpus.py`, `benchmarks/humaneval.py`)."
     if "base, as published" in arms:
-        notes += " The base is asked HumanEval in our prompt, and once continues HumanEval's own, as published."
+        notes += " The base is asked in our prompt, and once continues HumanEval's (or MBPP's in that form), as published."
     return f"{markdown(lines)}\n\n{notes}"
 
 
