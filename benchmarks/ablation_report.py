@@ -241,7 +241,8 @@ pairs, taken from the corpora in turn. It passes {passes} over its rows, keeps t
 validation loss, and is scored on the same {document["splits"]["test"]} test rows. p is the paired bootstrap's against
 the reference; "validation loss" counts completion tokens alone, whatever the run's own loss saw. "Matched scale" keeps
 alpha / rank; rsLoRA at this alpha multiplies the adapter by sqrt(rank). A run on all rows sees more of the larger
-corpus. A single seed stands behind every line: p speaks of the choice of test rows alone.
+corpus; 8-bit integers are used only by a processor that is much faster at them, elsewhere that run is the reference
+once more. A single seed stands behind every line: p speaks of the choice of test rows alone.
 {notes}
 ![BLEU with intervals]({os.path.relpath(plot, page.parent)})
 
