@@ -138,7 +138,7 @@ def beyond(runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str 
     lines = [line_elsewhere(file, scores, runs, arms) for file, scores in elsewhere.items()]
     notes = "Nobody tuned to these rows (`benchmarks/other_corpus.py`, `benchmarks/humaneval.py`)."
     if "base, as published" in arms:
-        notes += " The base is asked in our prompt, and once continues HumanEval's (or MBPP's in that form), as published."
+        notes += " The base is asked in our prompt, and once continues the prompt as it is published."
     return f"{markdown(lines)}\n\n{notes}"
 
 
