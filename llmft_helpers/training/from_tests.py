@@ -216,11 +216,11 @@ class FromTests:
         }
 
 
-def watch_some(own: list[dict], references: list[dict]) -> tuple[list[dict], list[dict]]:
-    """(rows to train on, rows to watch the loss on): the own answers to every WATCHED-th problem; the references where
-    there are too few problems."""
+def watch_some(own: list[dict], validation: list[dict]) -> tuple[list[dict], list[dict]]:
+    """(rows to train on, rows to watch the loss on): the own answers to every WATCHED-th problem; `validation`
+    where there are too few problems."""
     names = list(dict.fromkeys(row["task_id"] for row in own))
     watched = set(names[WATCHED - 1 :: WATCHED])
     if not watched:
-        return own, references
+        return own, validation
     return [row for row in own if row["task_id"] not in watched], [row for row in own if row["task_id"] in watched]
