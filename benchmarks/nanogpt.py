@@ -47,8 +47,9 @@ class NanoGpt:
         self.context = saved["model_args"]["block_size"]
         self.head = self.model.lm_head
 
-    def eval(self) -> None:
+    def eval(self) -> "NanoGpt":
         self.model.eval()
+        return self
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:  # (B, T)
         # with targets, which it wants contiguous, it returns the logits of every position
