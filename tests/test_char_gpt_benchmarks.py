@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import char_gpt  # noqa: E402
 import char_gpt_ablation  # noqa: E402
 import char_gpt_runs  # noqa: E402
+import nanogpt  # noqa: E402
 
 SETTINGS = CharGptSettings(layers=2, heads=2, width=32, context=16, batch_size=4, seconds=1e6, max_steps=8,
                            learning_rate=1e-2, characters=10**6)  # fmt: skip
@@ -140,6 +141,36 @@ def test_a_text_of_its_own_is_split_and_spelled_as_nanogpt_does(tmp_path):
     assert texts == {"train": [("text", "abcdefghijabcdefgh")], "validation": [("text", "ij$")]}
     tokenizer, read = char_gpt_runs.tokenizer_and_text(gpt, texts | {"alphabet": alphabet})
     assert (tokenizer.alphabet, read) == (list("$abcdefghij"), "abcdefghijabcdefgh")
+
+
+NANOGPT = """
+import torch
+
+class GPTConfig:
+    def __init__(self, block_size, vocab_size):
+        self.block_size, self.vocab_size = block_size, vocab_size
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.lm_head = torch.nn.Linear(1, config.vocab_size)
+
+    def forward(self, ids, targets=None):
+        logits = self.lm_head(torch.ones(*ids.shape, 1))
+        return (logits if targets is not None else logits[:, -1:]), None
+"""
+
+
+def test_a_checkpoint_of_nanogpts_is_scored_by_the_notebooks_rule(tmp_path):
+    """One that finds every character equally likely has log2 V bits."""
+    (tmp_path / "model.py").write_text(NANOGPT, encoding="utf-8")
+    weights = {"lm_head.weight": torch.zeros(8, 1), "lm_head.bias": torch.zeros(8)}
+    torch.save({"model_args": {"block_size": 4, "vocab_size": 8}, "model": weights}, tmp_path / "ckpt.pt")
+    gpt = lift("01_char_gpt")
+    tokenizer = gpt.CharTokenizer(list("abcdefg"))  # and the unknown character
+    model = nanogpt.NanoGpt(tmp_path, tmp_path / "ckpt.pt")
+    assert gpt.evaluate(model, tokenizer, [("a", "abcdefg" * 5)])["bits_per_char"] == pytest.approx(3)
+    assert char_gpt_runs.random_windows(model, torch.arange(7).repeat(9))["val_loss"] == pytest.approx(math.log(8))
 
 
 def test_the_published_loss_is_looked_for_by_the_published_rule():
