@@ -234,6 +234,12 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Stages:
     """Seconds per named stage of a notebook: `with stages("training"): ...`; what a stage freed goes back to the
     system, so that the next one does not come on top of it.

@@ -370,7 +370,7 @@ def test_a_source_that_is_missing_or_unreadable_is_named(source, pairs_of, monke
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(prepared.hashlib, "file_digest", refuse)  # tests may run as root, who reads everything
+    monkeypatch.setattr(prepared, "file_digest", refuse)  # tests may run as root, who reads everything
     with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); check its permissions"):
         pairs_of(kept)
 

@@ -37,7 +37,7 @@ def kind_of(path: Path) -> tuple[str, str]:
 
 
 def _only_member(path: Path) -> str:
-    with _said(path), zipfile.ZipFile(path) as archive:
+    with faults_said(path), zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if len(names) != 1:
         raise UserError(f"{path}: holds {len(names)} files ({', '.join(names[:3])}): unpack it and name the one meant")
@@ -45,7 +45,7 @@ def _only_member(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _said(path: Path) -> Iterator[None]:
+def faults_said(path: Path) -> Iterator[None]:
     """Faults of a file or its packing as one line."""
     try:
         yield
@@ -60,7 +60,7 @@ def _said(path: Path) -> Iterator[None]:
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """The unpacked file; UserError names it whatever goes wrong while it is open."""
     _, packing = kind_of(path)
-    with _said(path), contextlib.ExitStack() as stack:
+    with faults_said(path), contextlib.ExitStack() as stack:
         if packing == ".zip":
             archive = stack.enter_context(zipfile.ZipFile(path))
             try:

@@ -5,7 +5,6 @@ Its name says what it was made of: the files' content, the settings of the data 
 
 import contextlib
 import gzip
-import hashlib
 import json
 import os
 import zlib
@@ -13,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import UserError, reason
 from ..profiles import TaskSettings
-from ..runs import cache_dir, fingerprint
+from ..runs import cache_dir, file_digest, fingerprint
+from .files import faults_said
 from .sources import resolve
 
 CODE = (Path(__file__).parent, Path(__file__).parents[1] / "grading")
@@ -47,11 +46,8 @@ def _key(settings: TaskSettings, seed: int) -> str:
 
 
 def _content(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)}); check its permissions") from error
+    with faults_said(path):
+        return file_digest(path)
 
 
 def _read(path: Path) -> tuple[dict, dict] | None:

@@ -14,6 +14,7 @@ import numpy
 import torch
 
 from ..errors import UserError
+from ..runs import file_digest
 from .gguf_tokenizer import read_tokenizer
 from .whole_files import made_once
 
@@ -71,7 +72,7 @@ def gguf_model(path: Path, cache: Path) -> Path:
     """Folder of the converted model, of its tokenizer too; converts once for each content of the file."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: correct model.name")
-    return converted(path.stem, sha256(path), cache, lambda folder: convert(path, folder))
+    return converted(path.stem, file_digest(path), cache, lambda folder: convert(path, folder))
 
 
 def converted(name: str, digest: str, cache: Path, make) -> Path:
@@ -86,11 +87,6 @@ def _code_version() -> str:
         Path(__file__).with_name(name).read_bytes() for name in ("gguf_files.py", "gguf_tokenizer.py", "padding.py")
     ]
     return hashlib.sha256(b"".join(sources)).hexdigest()[:8]
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def convert(path: Path, folder: Path) -> None:

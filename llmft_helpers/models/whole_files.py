@@ -1,7 +1,6 @@
 """Whether a folder's files are those that were written: a full disk, or a copy that broke off, leaves torn ones."""
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import WRITE_ERRORS, UserError, reason
-from ..runs import whole_folder, write_json
+from ..runs import file_digest, whole_folder, write_json
 
 MANIFEST = "files.json"
 EDITED = (MANIFEST, "llmft.json", "README.md")  # by hand, or later
@@ -61,8 +60,7 @@ def _mark(path: Path) -> list:
 @functools.cache
 def _digest(path: Path, *_state: int) -> str:
     """Computed once for every state of the file: half a gigabyte takes a second."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def refuse_torn(folder: Path, remedy: str) -> None:

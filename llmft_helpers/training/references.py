@@ -1,13 +1,12 @@
 """What tuning on references (notebook 03) left, from which notebook 05 and GRPO go on: its scores and its adapter."""
 
-import hashlib
 from pathlib import Path
 
 from ..data.corpora import Corpus
 from ..errors import UserError
 from ..models.loading import refuse_other_base
 from ..profiles import Profile
-from ..runs import read_json, run_dir
+from ..runs import file_digest, read_json, run_dir
 from .checkpoints import restore_adapter
 
 LORA = {"r": "rank", "lora_alpha": "alpha", "use_rslora": "use_rslora", "target_modules": "target_modules"}
@@ -42,4 +41,4 @@ def _plain(value):
 
 def content(adapter: Path) -> str:
     """Fingerprint of an adapter's weights."""
-    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return file_digest(adapter / "adapter_model.safetensors")
