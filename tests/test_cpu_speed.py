@@ -11,6 +11,8 @@ from tiny_gguf import write
 from transformers.activations import ACT2FN
 from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 from llmft_helpers.cpu import products as cpu_products
 from llmft_helpers.cpu.attention import Heads, grouped_attention
@@ -23,14 +25,15 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has ker
 
 
 @pytest.fixture(scope="session")
-def gemma(tmp_path_factory) -> str:
-    """Six layers, all but the last of which see 8 tokens."""
-    return str(write(tmp_path_factory.mktemp("gemma") / "gemma3.gguf", "gemma3"))
+def files(tmp_path_factory) -> dict[str, str]:
+    """Gemma's has six layers, all but the last of which see 8 tokens; Qwen 2's attention has biases."""
+    folder = tmp_path_factory.mktemp("files")
+    return {name: str(write(folder / f"{name}.gguf", name)) for name in ("qwen2", "qwen3", "gemma3")}
 
 
-@pytest.fixture(params=["llama", "gemma"])
-def settings(request, profile, gemma):
-    return replace(profile.model, name=gemma) if request.param == "gemma" else profile.model
+@pytest.fixture(params=["llama", "qwen2", "qwen3", "gemma3"])
+def settings(request, profile, files):
+    return replace(profile.model, name=files[request.param]) if request.param in files else profile.model
 
 
 @pytest.fixture(
@@ -53,9 +56,25 @@ def layers(model, kind) -> list:
 
 
 LORA = (LibraryLora, LibraryLinear)
-ATTENTION = (modeling_llama.LlamaAttention, modeling_gemma3.Gemma3Attention)
-NORMS = (modeling_llama.LlamaRMSNorm, modeling_gemma3.Gemma3RMSNorm)
-LIBRARY = (*LORA, LibraryBase, *ATTENTION, *NORMS, modeling_llama.LlamaMLP, modeling_gemma3.Gemma3MLP)
+ATTENTION = (
+    modeling_llama.LlamaAttention,
+    modeling_qwen2.Qwen2Attention,
+    modeling_qwen3.Qwen3Attention,
+    modeling_gemma3.Gemma3Attention,
+)
+NORMS = (
+    modeling_llama.LlamaRMSNorm,
+    modeling_qwen2.Qwen2RMSNorm,
+    modeling_qwen3.Qwen3RMSNorm,
+    modeling_gemma3.Gemma3RMSNorm,
+)
+GATED = (
+    modeling_llama.LlamaMLP,
+    modeling_qwen2.Qwen2MLP,
+    modeling_qwen3.Qwen3MLP,
+    modeling_gemma3.Gemma3MLP,
+)
+LIBRARY = (*LORA, LibraryBase, *ATTENTION, *NORMS, *GATED)
 
 
 def library_forward(model, run):
@@ -83,21 +102,23 @@ def doubles(*shapes) -> list[torch.Tensor]:
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
+@pytest.mark.parametrize("biased", (False, True))
 @pytest.mark.parametrize("heights", [(6,), (6, 3, 2)], ids=["one layer", "three layers"])
-def test_the_sums_have_the_gradients_that_autograd_finds(heights):
+def test_the_sums_have_the_gradients_that_autograd_finds(heights, biased):
     scales = [0.7, 0.3, 2.0][: len(heights)]
-    x, *weights = doubles((2, 3, 8), *((height, 8) for height in heights))
+    x, bias, *weights = doubles((2, 3, 8), (sum(heights),), *((height, 8) for height in heights))
+    bias = bias if biased else None
     factors = [factor for height in heights for factor in doubles((4, 8), (height, 4))]
     for tensor in (x, *factors):
         tensor.requires_grad_()
 
     def found(x, *factors):
-        return LowRankSums.apply(x, torch.cat(weights), None, scales, *factors)
+        return LowRankSums.apply(x, torch.cat(weights), bias, None, scales, *factors)
 
     wanted = [
         x @ w.T + s * (x @ a.T) @ b.T for w, s, a, b in zip(weights, scales, factors[::2], factors[1::2], strict=True)
     ]
-    assert torch.allclose(found(x, *factors), torch.cat(wanted, -1))
+    assert torch.allclose(found(x, *factors), torch.cat(wanted, -1) + (bias if biased else 0))
     assert torch.autograd.gradcheck(found, (x, *factors))
 
 
@@ -196,9 +217,9 @@ def test_every_layer_takes_the_short_cut(tuned, monkeypatch):
         monkeypatch.setattr(kind, "forward", lambda self, *args, **kwargs: called.append(self))
     forward = LowRankSums.forward
 
-    def counted(ctx, x, weight, rounded, scales, *factors):
+    def counted(ctx, x, weight, bias, rounded, scales, *factors):
         products_of.append(len(scales))
-        return forward(ctx, x, weight, rounded, scales, *factors)
+        return forward(ctx, x, weight, bias, rounded, scales, *factors)
 
     monkeypatch.setattr(LowRankSums, "forward", staticmethod(counted))
     depth = tuned.config.num_hidden_layers

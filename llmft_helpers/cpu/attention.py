@@ -1,4 +1,4 @@
-"""A Llama's or Gemma's attention on a CPU, in fewer and smaller passes over memory than the library's eager one.
+"""A Llama's, Qwen's or Gemma's attention on a CPU, in fewer and smaller passes over memory than the eager one's.
 
 There every key and value is copied once for each query head that shares it, the softmax is kept in float32 beside its
 16-bit copy, and a rotation takes ten tensors. Here queries, keys and values come out of one product and are rotated
@@ -16,8 +16,8 @@ from .products import products
 
 @functools.cache
 def attention_class(library_class):
-    """transformers' attention `library_class` without bias, whose `joined` holds its first three weights below each
-    other; heads are normed first where it has norms for them."""
+    """transformers' attention `library_class`, whose `joined` holds its first three weights below each other; heads are
+    normed first where it has norms for them."""
 
     class Attention(library_class):
         def forward(

@@ -26,15 +26,16 @@ def product(x, weight, bias=None):
 
 
 class LowRankSums(torch.autograd.Function):
-    """x W_i^T + s_i (x A_i^T) B_i^T for each i, side by side; the frozen W_i lie below each other in `weight`.
+    """x W_i^T + b_i + s_i (x A_i^T) B_i^T for each i, side by side; the frozen W_i lie below each other in `weight`.
 
-    (..., K), (sum of M_i, K), its EightBit or None, (s_1, ...), A_1 (r, K), B_1 (M_1, r), A_2, ... ->
+    (..., K), (sum of M_i, K), frozen biases (sum of M_i,) or None, the weight's EightBit or None, (s_1, ...),
+    A_1 (r, K), B_1 (M_1, r), A_2, ... ->
     (..., sum of M_i); arXiv 2106.09685, eq. 3. Factors may be of a wider type than x and `weight`; all is computed in
     theirs, but x W^T, and the gradient's product with W, in 8-bit integers if W is given so.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, integers, scales, *factors):
+    def forward(ctx, x, weight, bias, integers, scales, *factors):
         factors = [factor.to(x.dtype) for factor in factors]
         rows, a = x.reshape(-1, x.size(-1)), torch.cat(factors[::2])  # (N, K), (R, K)
         low, bs = rows @ a.t(), [b.t() for b in factors[1::2]]  # (N, R), [(r, M_i)]
@@ -43,6 +44,7 @@ class LowRankSums(torch.autograd.Function):
         else:
             weight = weight if integers is None else integers
             y = sum_of_products(rows, weight.t(), low, bs, scales)  # (N, M)
+        y = y if bias is None else y.add_(bias)
         ctx.save_for_backward(rows, a, low, *factors[1::2])
         ctx.weight, ctx.scales, ctx.needs_x = weight, scales, ctx.needs_input_grad[0]
         return y.view(*x.shape[:-1], -1)
@@ -61,7 +63,7 @@ class LowRankSums(torch.autograd.Function):
         grad_x = None
         if ctx.needs_x:
             grad_x = sum_of_products(flat, ctx.weight, grad_low, [a], [1]).view(*grad.shape[:-1], -1)  # (..., K)
-        return grad_x, None, None, None, *(grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair)
+        return grad_x, None, None, None, None, *(grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair)
 
 
 def sum_of_products(x, w, low, bs, scales):
@@ -96,14 +98,20 @@ def products(x, weight, *layers):
         adapters = [_plain_adapter(layer, x) for layer in layers]
         if all(adapters):
             scales, factors = [s for _, _, s in adapters], [factor for a, b, _ in adapters for factor in (a, b)]
-            return LowRankSums.apply(x, weight, rounded(weight), scales, *factors)
+            return LowRankSums.apply(x, weight, _biases(layers), rounded(weight), scales, *factors)
         if all(_is_bare(layer) for layer in layers):
-            return product(x, weight)
+            return product(x, weight, _biases(layers))
     return torch.cat([layer(x) for layer in layers], -1)
 
 
+def _biases(layers):
+    """(sum of M_i,), or None: layers that share an input have all a bias, or none has."""
+    biases = [getattr(layer, "base_layer", layer).bias for layer in layers]
+    return None if biases[0] is None else torch.cat(biases)
+
+
 def join(*layers) -> torch.Tensor:
-    """(sum of M_i, K): the unpacked weights of layers without bias below each other; the layers' own become views."""
+    """(sum of M_i, K): the unpacked weights of the layers below each other; the layers' own become views."""
     weight = torch.cat([dense(layer) for layer in layers])
     for layer, part in zip(layers, weight.split([layer.out_features for layer in layers]), strict=True):
         if hasattr(layer, "dense"):
@@ -142,8 +150,8 @@ def _is_bare(layer) -> bool:
 
 
 def _plain_adapter(layer, x):
-    """(A (r, K), B (M, r), scale) of a layer with one active adapter without dropout, bias or variant, over weights in
-    the type of x: what `LowRankSums` computes; else None."""
+    """(A (r, K), B (M, r), scale) of a layer with one active adapter without dropout, bias or variant, over frozen
+    weights in the type of x: what `LowRankSums` computes; else None."""
     if (
         _is_bare(layer)
         or layer.merged
@@ -157,7 +165,7 @@ def _plain_adapter(layer, x):
         name not in layer.lora_variant
         and (isinstance(dropout, torch.nn.Identity) or not layer.training)
         and layer.lora_B[name].bias is None
-        and layer.base_layer.bias is None
+        and (layer.base_layer.bias is None or not layer.base_layer.bias.requires_grad)
         and dense(layer.base_layer).dtype == x.dtype
     )
     return (a, b, layer.scaling[name]) if plain else None
@@ -184,7 +192,7 @@ def _in_place_class(library_class):
                 return super().forward(x, *args, **kwargs)  # (..., M)
             a, b, scale = adapter
             weight = dense(self.base_layer)
-            return LowRankSums.apply(x, weight, rounded(weight), [scale], a, b)  # (..., M)
+            return LowRankSums.apply(x, weight, self.base_layer.bias, rounded(weight), [scale], a, b)  # (..., M)
 
     InPlace.__name__ = library_class.__name__
     return InPlace

@@ -1,4 +1,4 @@
-"""A frozen 4-bit Llama or Gemma 3 on a CPU, without the work that repeats.
+"""A frozen 4-bit Llama, Qwen or Gemma 3 on a CPU, without the work that repeats.
 
 bitsandbytes unpacks every NF4 weight again in each forward and backward pass. Here the weights are unpacked once (the
 same values, two or four bytes a weight), and norms, attention and gated layers are computed in few passes over memory.
@@ -6,6 +6,7 @@ A GPU has fused kernels of its own and is left alone.
 """
 
 import functools
+import re
 import types
 
 import torch
@@ -16,7 +17,8 @@ from .loss import speed_up_loss
 from .norms import FrozenNorm, norm_weight
 from .products import join, product, products
 
-MODEL_TYPES = ("llama", "gemma3_text")
+MODEL_TYPES = ("llama", "qwen2", "qwen3", "gemma3_text")
+FAMILIES = re.compile("Llama|Qwen[23]|Gemma3")  # how the names of their classes begin
 SOFT_CAP = "attn_logit_softcapping"  # of Gemma 2's attention
 ACTIVATIONS = {  # name in the configuration: function, and its derivative times a gradient
     "silu": (F.silu, torch.ops.aten.silu_backward.grad_input),
@@ -51,10 +53,10 @@ def _head_forward(self, x):  # (..., C)
 def _speed_up_layers(model) -> None:
     """One short cut for each kind of layer; what differs between families is an argument of it."""
     for module in list(model.modules()):
-        kind = type(module).__name__.removeprefix("Llama").removeprefix("Gemma3")
+        kind = FAMILIES.sub("", type(module).__name__, count=1)
         if kind == "RMSNorm":
             module.__class__ = _frozen_norm_class(type(module))
-        elif kind == "Attention" and not model.config.attention_bias and not getattr(module, SOFT_CAP, None):
+        elif kind == "Attention" and not getattr(module, SOFT_CAP, None):
             _share_input(module, attention_class(type(module)), module.q_proj, module.k_proj, module.v_proj)
         elif kind == "MLP" and module.gate_proj.bias is None and activation_name(model.config) in ACTIVATIONS:
             _share_input(module, _gated_class(type(module)), module.gate_proj, module.up_proj)
