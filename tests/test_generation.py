@@ -2,15 +2,17 @@
 
 import random
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from tiny_gguf import write
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.models import generation
 from llmft_helpers.models.embedded import character_tokenizer
 from llmft_helpers.models.generation import Generated, generate
-from llmft_helpers.models.loading import set_special_tokens
+from llmft_helpers.models.loading import load_base_model, set_special_tokens
 from llmft_helpers.runs import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -92,9 +94,27 @@ def test_cut_at_end_token_or_stop_string(base, written, text, ended):
     tokens = tokenizer(body).input_ids + (
         [tokenizer.eos_token_id, tokenizer.pad_token_id] if "<end>" in written else []
     )
-    cut = generation._cut(tokenizer, tokens, tokenizer.eos_token_id, ("\n",))
+    cut = generation._cut(tokenizer, tokens, ("\n",))
     assert (cut.text, cut.ended) == (text, ended)
     assert cut.tokens == len(body) + ("<end>" in written)
+
+
+@pytest.mark.parametrize("end", ("<|end|>", "<|endoftext|>"))
+def test_an_instruct_model_s_answer_ends_at_its_base_s_end_token_too(profile, tmp_path, end):
+    """Qwen's tokenizer names the end of a turn, and its model ends a plain text with the other one, its padding."""
+    path = write(tmp_path / "qwen2.gguf", "qwen2")
+    model, tokenizer = load_base_model(replace(profile.model, name=str(path)))
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|end|>", "<|endoftext|>")
+    script = iter(tokenizer("Spanish").input_ids + tokenizer.convert_tokens_to_ids([end]) + [5] * 20)
+
+    def as_written(module, inputs, logits):  # (B, 1, V)
+        return torch.nn.functional.one_hot(torch.tensor(next(script)), logits.shape[-1]).float().expand_as(logits)
+
+    handle = model.get_output_embeddings().register_forward_hook(as_written)
+    (answer,) = generate(model, tokenizer, ["the house"], 12)
+    handle.remove()
+    assert (answer.text, answer.ended) == ("Spanish", True)
+    assert answer.tokens == len(tokenizer("Spanish").input_ids) + 1
 
 
 @pytest.mark.parametrize("batch_size", (1, 3))

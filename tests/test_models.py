@@ -15,7 +15,7 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
 from llmft_helpers.models import whole_files
 from llmft_helpers.models.embedded import EMBEDDED, character_tokenizer, embedded_model, random_model
-from llmft_helpers.models.padding import set_padding
+from llmft_helpers.models.special_tokens import end_tokens, set_padding
 from llmft_helpers.profiles import ModelSettings
 from llmft_helpers.runs import cache_dir
 
@@ -381,6 +381,20 @@ def test_padding_is_neither_begin_nor_end(control, expected):
             continue
         set_padding(tokenizer)
         assert tokenizer.pad_token == expected and tokenizer.padding_side == "right"
+
+
+def test_a_text_ends_at_every_token_that_is_known_to_end_one():
+    from tokenizers import Tokenizer
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    def ends(names, eos):
+        backend = Tokenizer(kinds.WordLevel({name: i for i, name in enumerate(names)}, unk_token=names[0]))
+        return end_tokens(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos, unk_token=names[0]))
+
+    assert ends(["<unk>", "a", "<|endoftext|>", "<|im_end|>"], "<|im_end|>") == [3, 2]
+    assert ends(["<unk>", "<eos>", "<end_of_turn>"], "<eos>") == [1, 2]
+    assert ends(["<unk>", "a", "</s>"], "</s>") == [2]
 
 
 def test_reload_keeps_the_precision_of_training(fresh, profile, tmp_path):

@@ -15,6 +15,7 @@ from ..cpu.cache import roomy_cache
 from ..cpu.shared_prefix import read_for_all, read_shared_prefix
 from ..errors import UserError
 from .sampling import Draw, Sampling
+from .special_tokens import end_tokens
 
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
 STRETCH = 6  # new tokens after which rows that ended leave the batch on a CPU
@@ -22,7 +23,7 @@ STRETCH = 6  # new tokens after which rows that ended leave the batch on a CPU
 
 @dataclass(frozen=True)
 class Generated:
-    """`text` without the stop string; `ended`: whether the model itself wrote its end token."""
+    """`text` without the stop string; `ended`: whether the model itself wrote an end token."""
 
     text: str
     tokens: int
@@ -126,7 +127,7 @@ def _generate_batch(
             cache.batch_select_indices(places)
             ids, mask = ids[places], mask[places]
         mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
-    return [_cut(tokenizer, row, tokenizer.eos_token_id, stop) for row in written]
+    return [_cut(tokenizer, row, stop) for row in written]
 
 
 def _read(model, tokenizer, prompts: list[str], once: bool):
@@ -156,14 +157,20 @@ def _write(model, tokenizer, ids, mask, cache, at_most: int, answers: "_Answers"
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=end_tokens(tokenizer),
         logits_processor=[_NoLoop(answers), *([answers.draw] if answers.draw else [])],
         stopping_criteria=[_AnswerEnds(tokenizer, stop, answers)] if stop else None,
     )
 
 
 def _goes_on(tokenizer, row: list[int], stop: tuple[str, ...]) -> bool:
-    return tokenizer.eos_token_id not in row and _stop_place(_text(tokenizer, row), stop) is None
+    return _end(tokenizer, row) is None and _stop_place(_text(tokenizer, row), stop) is None
+
+
+def _end(tokenizer, tokens: list[int]) -> int | None:
+    """Where the first end token stands."""
+    ends = set(end_tokens(tokenizer))
+    return next((place for place, token in enumerate(tokens) if token in ends), None)
 
 
 class _Answers:
@@ -265,11 +272,10 @@ def _stop_place(text: str, stop: tuple[str, ...]) -> int | None:
     return min(places, default=None)
 
 
-def _cut(tokenizer, tokens: list[int], end: int, stop: tuple[str, ...]) -> Generated:
-    ended = end in tokens
-    if ended:
-        tokens = tokens[: tokens.index(end)]
-    tokens = [token for token in tokens if token != tokenizer.pad_token_id]
+def _cut(tokenizer, tokens: list[int], stop: tuple[str, ...]) -> Generated:
+    end = _end(tokenizer, tokens)
+    ended = end is not None
+    tokens = [token for token in tokens[:end] if token != tokenizer.pad_token_id]
     text = _text(tokenizer, tokens)
     answer = before_stop(text, stop)  # shorter: the model wrote past its answer before the end token
     return Generated(answer, len(tokens) + ended, ended and answer == text)

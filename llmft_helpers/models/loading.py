@@ -23,7 +23,7 @@ from ..runs import cache_dir, read_json, whole_folder, write_json
 from .embedded import EMBEDDED, embedded_model, present_name, random_model, terms
 from .gguf_files import gguf_model
 from .loftq import begin_at_rounding_error
-from .padding import set_padding
+from .special_tokens import set_padding
 from .whole_files import refuse_torn, write_manifest
 
 ADAPTER_NOTE = "llmft.json"
@@ -56,7 +56,7 @@ def load_base_model(settings: ModelSettings):
                 revision=settings.revision,
                 use_gradient_checkpointing=False,
                 use_exact_model_name=True,  # or the name would stand for another, pre-quantised repository
-                # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's and a Gemma's.
+                # Unsloth names no attention implementation on CPU; `speed_up` replaces a Llama's, Qwen's and Gemma's.
                 **({} if has_card() else {"attn_implementation": "eager"}),
             )
     except torch.OutOfMemoryError:
