@@ -41,7 +41,7 @@ SETTINGS = (
 TINY = (PRESETS / "tiny.toml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["tiny", "demo", "long", "full"])
+@pytest.mark.parametrize("name", ["tiny", "demo", "long", "coder", "full"])
 def test_presets_are_valid_and_their_local_files_exist(name):
     profile = load_profile(name)
     assert profile.name == name and profile.description

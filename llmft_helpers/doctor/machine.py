@@ -16,14 +16,15 @@ from .gpu import gpu_findings, profile_findings
 
 FREE_DISK_GB = 3
 FREE_MEMORY_GB = 7
+REQUIREMENTS = ("requirements.txt", "requirements-nodeps.txt")
 
 
 def examine(profile_name: str | None = None) -> list[Finding]:
     """Findings in reading order; what is missing or broken is a finding, as long as this module can be imported."""
     probes = {
         "Python": _python, "packages": _versions, "device": _device, "GPU": gpu_findings, "4-bit (NF4)": _four_bit,
-        "memory available": _memory, "disk free": _disk, "embedded model": _embedded, "model hub": _hub,
-        "grading isolation": _isolation, "solutions' packages": _solution_packages,
+        "memory available": _memory, "disk free": _disk, "embedded model": lambda: _embedded(profile_name),
+        "model hub": _hub, "grading isolation": _isolation, "solutions' packages": _solution_packages,
         "profile": lambda: _profile(profile_name),
     }  # fmt: skip
     return [finding for name, probe in probes.items() for finding in probed(name, probe)]
@@ -35,7 +36,7 @@ def _python() -> Finding:
 
 def _versions() -> list[Finding]:
     pins, findings = {}, []
-    for name in ("requirements.txt", "requirements-nodeps.txt"):
+    for name in REQUIREMENTS:
         if (ROOT / name).is_file():
             pins |= dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE))
         else:
@@ -116,17 +117,22 @@ def _disk() -> Finding:
     )
 
 
-def _embedded() -> list[Finding]:
+def _embedded(profile_name: str | None) -> list[Finding]:
+    """Models of the requirements, which are all installed, and others, which only their profiles need."""
     from ..models.embedded import EMBEDDED, files_of
 
     findings = []
     for name, one in EMBEDDED.items():
         try:
             files_of(one, one.parts)
-            (text,) = files_of(one, one.terms_file)
-            findings.append(Finding("embedded model", f"{name}, under {one.terms}: {text}"))
+            text = f": {files_of(one, one.terms_file)[0]}" if one.terms_file else ""
+            findings.append(Finding("embedded model", f"{name}, under {one.terms}{text}"))
         except UserError as error:
-            findings.append(Finding("embedded model", f"{name} is missing", str(error)))
+            if one.requirements in REQUIREMENTS or name == load_profile(profile_name).model.name:
+                findings.append(Finding("embedded model", f"{name} is missing", str(error)))
+            else:
+                value = f"{name} is not installed; profiles that name it need it: {one.install}"
+                findings.append(Finding("embedded model", value))
     return findings
 
 

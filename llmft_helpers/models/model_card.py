@@ -159,7 +159,7 @@ def _base(name: str) -> str:
     embedded = EMBEDDED.get(present_name(name))
     if embedded is None:
         return Path(name).name if name.endswith(".gguf") else name
-    return f"{embedded.title}, dequantised from {embedded.parts.removesuffix('.part*')},"
+    return f"{embedded.title}, dequantised from {embedded.file},"
 
 
 def _precision(model: dict) -> str:
