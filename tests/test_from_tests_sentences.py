@@ -33,6 +33,8 @@ def test_what_sampling_found():
     assert from_tests.sampling(NOTHING).endswith(
         "**0** pass every test (160 wrong): in this round there is nothing to learn from."
     )
+    all_pass = ROUND | {"passed": 160, "verdicts": {"passed": 160}}
+    assert "**160** pass every test. pass@1" in from_tests.sampling(all_pass)
     table = from_tests.rounds_table([ROUND, NOTHING])
     assert list(table.index) == ["round 1", "round 2"] and table.loc["round 1", "pass@8"] == "15.0% (0.0 to 30.0%)"
 
@@ -42,7 +44,10 @@ def test_what_is_kept_or_that_nothing_is():
     text = from_tests.kept(counts, 2)
     assert text.startswith("Kept: **3** passing answers to **2** problems, at most 2 to each")
     assert "**1** of them are the reference solution as it stands" in text
-    assert "No answer passed, so that there is nothing to train on" in from_tests.kept(counts | {"answers": 0}, 2)
+    assert from_tests.kept(counts | {"as_reference": 0}, 2).endswith(
+        "None of them is the reference solution as it stands."
+    )
+    assert "No answer was kept, so that there is nothing to train on" in from_tests.kept(counts | {"answers": 0}, 2)
 
 
 def test_what_the_watched_answers_say_of_training():
@@ -52,17 +57,18 @@ def test_what_the_watched_answers_say_of_training():
         "- on both: 9 steps in 41 s. Loss on the watched answers 0.50 at step 3 and 0.75 at step 9, the last; kept are "
         "the weights of step 3 (**0.50**)."
     )
-    assert from_tests.training({}) == "No answer passed, nothing was trained."
+    assert from_tests.training({}) == "No answer was kept, nothing was trained."
 
 
 def test_the_new_models_against_those_before():
     both, own = from_tests.comparison(metrics()).splitlines()
     assert both.startswith(
-        "- on both: **10.0%** of the unseen problems solved, tuned on references 2.5% (+7.5%; McNemar p = 0.03"
+        "- on both: **10.0%** of the unseen problems solved; tuned on references 2.5% (+7.5 points; McNemar p = 0.03): "
+        "a gain beyond what chance explains; base 2.5% (+7.5 points; McNemar p = 0.01): a gain beyond"
     )
-    assert "against the base p = 0.01): more than chance explains." in both and "the same number" in own
+    assert own.count("the same number") == 2
     assert "within what chance explains" in from_tests.comparison(metrics(p=0.5))
-    assert "fewer than chance explains" in from_tests.comparison(metrics(pass_at_1=0.0))
+    assert "(-2.5 points; McNemar p = 0.03): a loss beyond what" in from_tests.comparison(metrics(pass_at_1=0.0))
     assert "there is no new model to compare" in from_tests.comparison(untrained())
     assert from_tests.arms(metrics()) == ["base", "references", "own", "both"]
     assert from_tests.arms(untrained()) == ["base", "references"]
@@ -78,18 +84,26 @@ def test_what_was_forgotten():
     bits = {"base": {"English": 1.0, "solutions": 2.0}, "references": {"English": 1.1, "solutions": 1.0}}
     assert from_tests.forgotten(bits) == "- tuned on references: English +10.0%"
     text = from_tests.forgotten(bits | {"own": {"English": 1.05, "solutions": 1.5}})
-    assert "- on own answers: English +5.0%" in text and "costs less on **1** of 1 kinds of text" in text
+    assert (
+        "- on own answers: English +5.0%" in text
+        and "changes less than training on references on **1** of 1 kinds of text" in text
+    )
+    better = {"base": {"English": 1.0}, "references": {"English": 0.8}, "own": {"English": 0.95}}
+    assert "on **1** of 1 kinds" in from_tests.forgotten(better)  # a gain elsewhere is a change too
 
 
-@pytest.mark.parametrize(("p", "words"), [(0.03, "more than chance explains"), (0.5, "within what chance explains")])
+@pytest.mark.parametrize(
+    ("p", "words"), [(0.03, "gain beyond what chance explains"), (0.5, "within what chance explains")]
+)
 def test_last_words(p, words):
     text = from_tests.lessons(metrics(p=p, rounds=(ROUND, ROUND | {"pass_at_1": 0.05})), {"data": 60.0})
     assert "8 answers solves 15.0% of the training problems where one answer solves 2.5%" in text
-    assert "from 2.5% to 5.0%" in text and f"gains +7.5% over tuning on references (p = {p}): " in text
+    assert "from 2.5% to 5.0%" in text and f"the one tuned on references 2.5% (p = {p}): " in text
+    assert text.count("solves 10.0% of the unseen problems") == text.count("The untuned base solves 2.5%.") == 1
     assert words in text
     assert "took 1.0 minutes" in text
     none = from_tests.lessons(untrained(), {"data": 60.0})
-    assert "never solves a problem cannot learn" in none and "first round" not in none
+    assert "No answer was kept: a model cannot learn" in none and "first round" not in none
 
 
 def test_settings_and_names():

@@ -110,7 +110,7 @@ def test_chrf_is_compared_row_by_row():
 @pytest.mark.parametrize(
     ("difference", "p", "says"),
     [(0.0, 1.0, "base and tuned solve equally many"), (0.1, 0.2, "a difference within what chance explains"),
-     (0.1, 0.01, "more than chance explains"), (-0.1, 0.01, "fewer than chance explains")],
+     (0.1, 0.01, "a gain beyond what chance explains"), (-0.1, 0.01, "a loss beyond what chance explains")],
 )  # fmt: skip
 def test_verdict_on_problems_solved(difference, p, says):
     assert sentences.code_verdict(difference, p) == says
@@ -119,7 +119,7 @@ def test_verdict_on_problems_solved(difference, p, says):
 def test_code_change_mentions_the_luckiest_constant_where_it_can_be_counted():
     assert "would pass 20.0%" in sentences.code_change(leetcode())
     text = sentences.code_change(leetcode(pass_at_1=0.1) | {"best_constant_share": None})
-    assert "luckiest" not in text and "(+10.0%; McNemar p = 0.03): more than chance explains" in text
+    assert "luckiest" not in text and "(+10.0 points; McNemar p = 0.03): a gain beyond what chance" in text
 
 
 def test_failures_tell_what_never_ran_from_what_broke():

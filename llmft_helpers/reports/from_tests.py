@@ -5,7 +5,7 @@
 
 import pandas
 
-from .sentences import code_verdict
+from .sentences import code_verdict, points
 from .tables import ARM_NAMES, p_text, with_interval
 
 ARMS = ("base", "references", "own", "both")
@@ -51,11 +51,12 @@ def sampling(scores: dict) -> str:
     """What one round of sampling found."""
     every, count = scores["problems"] * scores["samples"], scores["samples"]
     others = ", ".join(f"{n} {verdict}" for verdict, n in scores["verdicts"].items() if verdict != "passed")
+    others = f" ({others})" if others else ""
     text = f"Of {every:,} answers to {scores['problems']} training problems **{scores['passed']}** pass every test"
     if not scores["passed"]:
-        return f"{text} ({others}): in this round there is nothing to learn from."
+        return f"{text}{others}: in this round there is nothing to learn from."
     return (
-        f"{text} ({others}). pass@1 is **{with_interval(scores, 'pass_at_1')}**, pass@{count} "
+        f"{text}{others}. pass@1 is **{with_interval(scores, 'pass_at_1')}**, pass@{count} "
         f"**{with_interval(scores, 'pass_at_k')}**: {scores['solved_problems']} problems are solved at least once in "
         f"{count} answers. {scores['different_rate']:.0%} of the answers differ from those to the same problem before "
         "them."
@@ -66,21 +67,25 @@ def kept(counts: dict[str, int], at_most: int) -> str:
     """What is trained on: problems with an own answer each, and how many of these are only remembered."""
     if not counts["answers"]:
         return (
-            "**No answer passed, so that there is nothing to train on.** What follows shows the models that were there "
-            "before. A larger model, easier problems or more answers a problem would be needed."
+            "**No answer was kept, so that there is nothing to train on.** What follows shows the models that were "
+            "there before. A larger model, easier problems or more answers a problem would be needed."
         )
+    known = (
+        f"**{counts['as_reference']}** of them are the reference solution as it stands: the model that was tuned on it "
+        "may remember it, and learns nothing new from it."
+        if counts["as_reference"]
+        else "None of them is the reference solution as it stands."
+    )
     return (
         f"Kept: **{counts['answers']}** passing answers to **{counts['problems']}** problems, at most {at_most} to "
-        f"each, no two with the same syntax tree. **{counts['as_reference']}** of them are the reference solution as "
-        "it stands, which this model was tuned on: it may remember these, and training on them once more teaches "
-        "nothing new."
+        f"each, no two with the same syntax tree. {known}"
     )
 
 
 def training(trained: dict[str, dict]) -> str:
     """Each arm's loss on the answers that were watched instead of trained on."""
     if not trained:
-        return "No answer passed, nothing was trained."
+        return "No answer was kept, nothing was trained."
     return "\n".join(_trained(arm, of) for arm, of in trained.items())
 
 
@@ -97,19 +102,24 @@ def _trained(arm: str, trained: dict) -> str:
 def comparison(metrics: dict) -> str:
     """Problems solved and tests passed by each new arm, against those that were there before."""
     if not metrics["p_values"]:
-        return "No answer passed, nothing was trained: there is no new model to compare."
+        return "No answer was kept, nothing was trained: there is no new model to compare."
     return "\n".join(_compared(metrics, arm, p_values) for arm, p_values in metrics["p_values"].items())
 
 
 def _compared(metrics: dict, arm: str, p_values: dict[str, float]) -> str:
     new, references = metrics[arm], metrics["references"]
-    gained, p = new["pass_at_1"] - references["pass_at_1"], p_values["references"]
+
+    def against(before: str) -> str:
+        gained, p = new["pass_at_1"] - metrics[before]["pass_at_1"], p_values[before]
+        return (
+            f"{ARM_NAMES[before]} {metrics[before]['pass_at_1']:.1%} ({points(gained)}; McNemar {p_text(p)}): "
+            f"{code_verdict(gained, p, EQUAL)}"
+        )
+
     return (
-        f"- {ARM_NAMES[arm]}: **{new['pass_at_1']:.1%}** of the unseen problems solved, tuned on references "
-        f"{references['pass_at_1']:.1%} ({gained:+.1%}; McNemar {p_text(p)}; against the base "
-        f"{p_text(p_values['base'])}): {code_verdict(gained, p, EQUAL)}. "
-        f"Tests passed {references['tests_passed_rate']:.1%} → {new['tests_passed_rate']:.1%}, "
-        f"code only {references['code_only_rate']:.0%} → {new['code_only_rate']:.0%}."
+        f"- {ARM_NAMES[arm]}: **{new['pass_at_1']:.1%}** of the unseen problems solved; {against('references')}; "
+        f"{against('base')}. Against {ARM_NAMES['references']}, tests passed {references['tests_passed_rate']:.1%} → "
+        f"{new['tests_passed_rate']:.1%}, code only {references['code_only_rate']:.0%} → {new['code_only_rate']:.0%}."
     )
 
 
@@ -135,9 +145,9 @@ def forgotten(other_texts: dict[str, dict[str, float]]) -> str:
         for arm, row in changes.items()
     ]
     if "own" in changes:
-        less = sum(changes["own"][kind] < change for kind, change in changes["references"].items())
+        less = sum(abs(changes["own"][kind]) < abs(change) for kind, change in changes["references"].items())
         lines.append(
-            "- Training on own answers is said to forget less: against training on references it costs less on "
+            "- Training on own answers is said to forget less: it changes less than training on references on "
             f"**{less}** of {len(changes['own'])} kinds of text."
         )
     return "\n".join(lines)
@@ -160,11 +170,12 @@ def lessons(metrics: dict, seconds: dict[str, float]) -> str:
         gained = metrics[best]["pass_at_1"] - metrics["references"]["pass_at_1"]
         p = metrics["p_values"][best]["references"]
         lines.append(
-            f"- On unseen problems the better of the new models gains {gained:+.1%} over tuning on references "
-            f"({p_text(p)}): {code_verdict(gained, p, EQUAL)}."
+            f"- The better of the new models solves {metrics[best]['pass_at_1']:.1%} of the unseen problems, the one "
+            f"tuned on references {metrics['references']['pass_at_1']:.1%} ({p_text(p)}): "
+            f"{code_verdict(gained, p, EQUAL)}. The untuned base solves {metrics['base']['pass_at_1']:.1%}."
         )
     else:
-        lines.append("- A model that never solves a problem cannot learn from its own solutions.")
+        lines.append("- No answer was kept: a model cannot learn from solutions that it does not find.")
     took = f"{sum(seconds.values()) / 60:.1f} minutes"
     lines.append(f"- The timed stages of this run took {took}; what an earlier run had finished is not in them.")
     return "\n".join(lines)

@@ -134,7 +134,12 @@ def code_verdict(difference: float, p: float, equal: str = "base and tuned solve
         return equal
     if p >= SIGNIFICANT:
         return "a difference within what chance explains"
-    return f"{'more' if difference > 0 else 'fewer'} than chance explains"
+    return f"a {'gain' if difference > 0 else 'loss'} beyond what chance explains"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares."""
+    return f"{100 * difference:+.1f} points"
 
 
 def code_change(metrics: dict) -> str:
@@ -150,7 +155,7 @@ def code_change(metrics: dict) -> str:
     return (
         f"Answers that are code and nothing else went from {base['code_only_rate']:.0%} to "
         f"**{tuned['code_only_rate']:.0%}** ({tuned['code_only_rate'] - base['code_only_rate']:+.0%}). Problems solved "
-        f"went from {base['pass_at_1']:.1%} to **{tuned['pass_at_1']:.1%}** ({solves:+.1%}; McNemar {p_text(p)}): "
+        f"went from {base['pass_at_1']:.1%} to **{tuned['pass_at_1']:.1%}** ({points(solves)}; McNemar {p_text(p)}): "
         f"{code_verdict(solves, p)}. Tests passed went from {base['tests_passed_rate']:.1%} to "
         f"{tuned['tests_passed_rate']:.1%} (95%: {low:.1%} to {high:.1%}; few-shot base: "
         f"{few_shot['tests_passed_rate']:.1%}){lucky}."
@@ -169,10 +174,11 @@ def failures(answers: dict[str, list[dict]], shots: int) -> str:
     tuned = answers["tuned"]
     counts = {arm: Counter(a["verdict"] for a in some) for arm, some in answers.items()}
     broke = sum(a["verdict"] == "error" and a["defines_entry_point"] for a in tuned)
+    while_running = f"; {broke} of the errors came while the method ran" if counts["tuned"]["error"] else ""
     return (
         f"No method to call in **{never['base']:.0%}** of the base's answers, {never['base_few_shot']:.0%} with "
         f"{shots} solved in the prompt and **{never['tuned']:.0%}** after tuning. Of {len(tuned)} tuned answers: "
-        f"{verdicts(counts['tuned'])}; {broke} of the errors came while the method ran. Of the base's: "
+        f"{verdicts(counts['tuned'])}{while_running}. Of the base's: "
         f"{verdicts(counts['base'])}."
     )
 
