@@ -129,7 +129,7 @@ def test_a_tied_head_is_left_out(exported):
 
 
 def test_modelfile_of_a_translator():
-    assert modelfile(TranslationTask(), "<eos>", 32_768, 48) == (
+    assert modelfile(TranslationTask(), ["<eos>", "<end_of_turn>"], 32_768, 48) == (
         "# half the size, other words now and then: FROM ./model-q8_0.gguf\n"
         "FROM ./model-f16.gguf\n"
         'TEMPLATE "{{ range $i, $message := .Messages }}{{ if eq (len (slice $.Messages $i)) 1 }}'
@@ -140,6 +140,7 @@ def test_modelfile_of_a_translator():
         "PARAMETER num_ctx 4096\n"
         "PARAMETER num_predict 48\n"
         'PARAMETER stop "<eos>"\n'
+        'PARAMETER stop "<end_of_turn>"\n'
         'PARAMETER stop "\n"\n'
     )
 
@@ -165,7 +166,7 @@ def test_ollama_reads_the_modelfile_of_a_programmer_as_it_is_meant(exported):
     _, _, _, output = exported("llama-smollm", "file")
     assert commands((output / "Modelfile").read_text())[-2:] == [("stop", "<|end|>"), ("stop", "\n")]
     assert commands((output / "Modelfile").read_text())[0] == ("FROM", "./model-f16.gguf")
-    read = commands(modelfile(LeetcodeTask(), "<|end_of_text|>", 2048, 160))
+    read = commands(modelfile(LeetcodeTask(), ["<|end_of_text|>"], 2048, 160))
     assert [value for name, value in read if name == "stop"] == ["<|end_of_text|>", *LeetcodeTask.stop]
     assert dict(read)["TEMPLATE"].endswith("1 }}{{ $message.Content }}{{ end }}{{ end }}")
     assert (dict(read)["num_ctx"], dict(read)["num_predict"]) == ("2048", "160")

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
 from llmft_helpers.models import whole_files
-from llmft_helpers.models.embedded import EMBEDDED, character_tokenizer, embedded_model, random_model
-from llmft_helpers.models.special_tokens import end_tokens, set_padding
+from llmft_helpers.models.embedded import EMBEDDED, character_tokenizer, embedded_model, random_model, terms
+from llmft_helpers.models.endings import end_tokens
+from llmft_helpers.models.padding import set_padding
 from llmft_helpers.profiles import ModelSettings
-from llmft_helpers.runs import cache_dir
+from llmft_helpers.runs import ROOT, cache_dir
 
 
 def logits(model, tokenizer) -> torch.Tensor:
@@ -345,6 +346,15 @@ def test_a_missing_or_another_wheel_is_one_line(change, says, monkeypatch, tmp_p
     with pytest.raises(UserError, match=says):
         embedded_model("smollm2-135m-instruct", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_wheels_of_an_embedded_model_are_pinned_in_the_file_that_its_error_names(name):
+    one = EMBEDDED[name]
+    pinned = (ROOT / one.requirements).read_text(encoding="utf-8")
+    assert all(f"\n{package}==" in pinned for package in one.packages) and one.requirements in one.install
+    assert terms(name).startswith(f"{one.title} is used under ")
+    assert terms(name).endswith(f"the text is {one.terms_file} in the package {one.packages[0]}.") or not one.terms_file
 
 
 def test_adapters_of_old_that_say_embedded_are_smollm2s(fresh, profile, tmp_path):

@@ -9,6 +9,7 @@ from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import Profile
 from ..runs import read_json, whole_folder, write_json, write_text
 from .embedded import EMBEDDED, present_name, put_together
+from .endings import end_tokens
 from .gguf_export import write_gguf
 from .gguf_files import GgufFile
 from .loading import ADAPTER_NOTE, is_4bit, load_adapter, load_base_model, read_adapter_note
@@ -64,7 +65,8 @@ def _write_gguf(folder: Path, model, tokenizer, note: dict, profile: Profile, na
     task = noted_task(note)
     write_gguf(folder, name, model, tokenizer, _base_file(profile.model.name, folder), chat_template(task))
     longest = getattr(profile, task.name).max_new_tokens
-    text = modelfile(task, tokenizer.eos_token, model.config.max_position_embeddings, longest)
+    ends = tokenizer.convert_ids_to_tokens(end_tokens(tokenizer))
+    text = modelfile(task, ends, model.config.max_position_embeddings, longest)
     write_text(folder / "Modelfile", text)
 
 

@@ -14,8 +14,8 @@ import torch
 from ..cpu.cache import roomy_cache
 from ..cpu.shared_prefix import read_for_all, read_shared_prefix
 from ..errors import UserError
+from .endings import end_tokens
 from .sampling import Draw, Sampling
-from .special_tokens import end_tokens
 
 LOOP = 24  # tokens: no reference solution that we train on repeats that many
 STRETCH = 6  # new tokens after which rows that ended leave the batch on a CPU
@@ -274,11 +274,11 @@ def _stop_place(text: str, stop: tuple[str, ...]) -> int | None:
 
 def _cut(tokenizer, tokens: list[int], stop: tuple[str, ...]) -> Generated:
     end = _end(tokenizer, tokens)
-    ended = end is not None
     tokens = [token for token in tokens[:end] if token != tokenizer.pad_token_id]
     text = _text(tokenizer, tokens)
-    answer = before_stop(text, stop)  # shorter: the model wrote past its answer before the end token
-    return Generated(answer, len(tokens) + ended, ended and answer == text)
+    answer = before_stop(text, stop)  # shorter: the model wrote past its answer, and what follows may be padding
+    ended = end is not None and answer == text
+    return Generated(answer, len(tokens) + ended, ended)
 
 
 def tokens_per_second(results: list[Generated], seconds: float) -> float:

@@ -9,7 +9,7 @@ import enum
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from ..errors import UserError
-from .special_tokens import set_padding
+from .padding import set_padding
 
 SPACE = "▁"  # SentencePiece's sign
 WORDS = (

@@ -21,9 +21,10 @@ from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
 from ..runs import cache_dir, read_json, whole_folder, write_json
 from .embedded import EMBEDDED, embedded_model, present_name, random_model, terms
+from .endings import end_tokens
 from .gguf_files import gguf_model
 from .loftq import begin_at_rounding_error
-from .special_tokens import set_padding
+from .padding import set_padding
 from .whole_files import refuse_torn, write_manifest
 
 ADAPTER_NOTE = "llmft.json"
@@ -149,6 +150,7 @@ def set_special_tokens(model, tokenizer) -> None:
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
         config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.eos_token_id = end_tokens(tokenizer)  # what TRL and a merged model's users go by
     model.generation_config.max_length = None
 
 

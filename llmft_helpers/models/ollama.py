@@ -15,10 +15,10 @@ def chat_template(task: Task) -> str:
     return _asked(task, "{{ messages[-1]['content'] }}")
 
 
-def modelfile(task: Task, end: str, context: int, longest_answer: int) -> str:
+def modelfile(task: Task, ends: list[str], context: int, longest_answer: int) -> str:
     """For `ollama create`: the weights beside it, our prompt, greedy answers as they were scored.
 
-    An answer stops at the end token `end`, at the task's stop strings, or after `longest_answer` tokens; no token is
+    An answer stops at the end tokens `ends`, at the task's stop strings, or after `longest_answer` tokens; no token is
     made less likely because it was written before, as Ollama does unless it is told. `context`: what the model holds.
     """
     template = LAST_OF_OLLAMA.replace("ASKED", _asked(task, "{{ $message.Content }}"))
@@ -31,7 +31,7 @@ def modelfile(task: Task, end: str, context: int, longest_answer: int) -> str:
     lines = [f"# half the size, other words now and then: FROM ./{SMALLER}", f"FROM ./{IN_USE}"]
     lines += [f"TEMPLATE {_quoted(template)}"]
     lines += [f"PARAMETER {name} {value}" for name, value in settings.items()]
-    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in (end, *task.stop)]
+    lines += [f"PARAMETER stop {_quoted(stop)}" for stop in (*ends, *task.stop)]
     return "\n".join(lines) + "\n"
 
 
