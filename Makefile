@@ -27,7 +27,7 @@ lint: $(STAMP)
 doctor: $(STAMP)
 	$(BIN)/python -m llmft_helpers doctor
 
-# the README's table and docs/results.md, from what outputs/demo and outputs/long hold
+# the README's table and docs/results.md, from what outputs/demo, outputs/long and outputs/coder hold
 figures: $(STAMP)
 	$(BIN)/python benchmarks/readme_table.py
 

@@ -1,4 +1,4 @@
-"""Write the results of outputs/demo and outputs/long: one table into README.md, all of them into docs/results.md.
+"""Write the results of outputs/demo, outputs/long and outputs/coder: tables into README.md, all into docs/results.md.
 
 What was not measured is left out. So is a run (or a score on rows of others) of another base or other test rows than
 the first run's: one column of the untuned base stands for all.
@@ -13,8 +13,8 @@ import result_sections as sections
 from result_sections import base_noted, read, title_of
 
 from llmft_helpers.models.embedded import present_name
-from llmft_helpers.reports import character_sentences
-from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
+from llmft_helpers.reports import character_sentences, from_tests
+from llmft_helpers.reports.tables import markdown, p_text, with_interval
 from llmft_helpers.runs import TASKS, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,10 +29,10 @@ IN_SHORT = re.compile(  # the README's lines of those on our own rows
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 PAGE = """# Results
 
-`make figures` writes this page and the README's table from the files that the runs and the benchmarks left in
-`outputs/demo` and `outputs/long`; what has not been measured is left out. The executed notebooks stand in
-[outputs/demo/reports](../outputs/demo/reports). The terms are explained in the
-[README](../README.md#what-the-numbers-mean).
+`make figures` writes this page and the README's tables from the files that the runs and the benchmarks left in
+`outputs/demo`, `outputs/long` and `outputs/coder`; what has not been measured is left out. The executed notebooks stand
+in [outputs/demo/reports](../outputs/demo/reports) and [outputs/coder/reports](../outputs/coder/reports). The terms are
+explained in the [README](../README.md#what-the-numbers-mean).
 """
 
 
@@ -64,13 +64,6 @@ def measured_elsewhere(folders: dict[str, Path], runs: dict[str, dict]) -> dict[
     return measured
 
 
-def line(title: str, runs: dict[str, dict], task: str, show) -> dict:
-    """One measure: the untuned arms of the first run, and every run's tuned arm."""
-    first = next(iter(runs.values()))
-    untuned = {ARM_NAMES[arm]: show(first[task][arm]) for arm in ("base", "base_few_shot")}
-    return {"": title} | untuned | {f"tuned, `{name}`": show(run[task]["tuned"]) for name, run in runs.items()}
-
-
 def line_elsewhere(file: str, scores: dict[str, dict], runs: dict[str, dict], arms: tuple[str, ...]) -> dict:
     """A set of others: `arms` of the untuned base, of the first run that asked it, and tuned arms; "–": no score."""
     title, key = OTHERS[file]
@@ -84,31 +77,9 @@ def line_elsewhere(file: str, scores: dict[str, dict], runs: dict[str, dict], ar
     return {"": title.format(rows=asked["rows"])} | untuned | tuned
 
 
-def own_lines(runs: dict[str, dict]) -> list[dict]:
-    """Every measure that the suite takes on its own test rows, of problems by difficulty too where they say it."""
-    tiers = next(iter(runs.values()))["leetcode"]["tuned"]["per_difficulty"]
-
-    def tier_line(tier: str, title: str, key: str) -> dict:
-        return line(title, runs, "leetcode", lambda m: with_interval(m["per_difficulty"][tier], key))
-
-    return [
-        line("translation: BLEU", runs, "translation", lambda m: with_interval(m, "bleu")),
-        line("translation: chrF", runs, "translation", lambda m: f"{m['chrf']:.1f}"),
-        line("translation: perplexity", runs, "translation", lambda m: f"{m['perplexity']:.2f}"),
-        line("code: problems solved", runs, "leetcode", lambda m: with_interval(m, "pass_at_1")),
-        *(tier_line(t, f"code: solved of {part['problems']} {t}", "pass_at_1") for t, part in tiers.items()),
-        line("code: tests passed", runs, "leetcode", lambda m: with_interval(m, "tests_passed_rate")),
-        *(tier_line(t, f"code: tests passed, {t}", "tests_passed_rate") for t in tiers),
-        line("code: answer is code only", runs, "leetcode", lambda m: f"{m['code_only_rate']:.0%}"),
-        line("code: answer parses", runs, "leetcode", lambda m: f"{m['parses_rate']:.0%}"),
-        line("code: answer is typed", runs, "leetcode", lambda m: f"{m['type_hints_rate']:.0%}"),
-        line("code: restates its prompt", runs, "leetcode", lambda m: f"{m['prompt_echo_rate']:.0%}"),
-    ]
-
-
 def summary(runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str:
     """The README's one table."""
-    lines = [one for one in own_lines(runs) if IN_SHORT.fullmatch(one[""])]
+    lines = [one for one in sections.own_lines(runs) if IN_SHORT.fullmatch(one[""])]
     lines += [line_elsewhere(file, scores, runs, ("base", "base, few-shot")) for file, scores in elsewhere.items()]
     lines.sort(key=lambda one: one[""].startswith("code"))
     first = next(iter(runs.values()))
@@ -126,7 +97,7 @@ def gains(runs: dict[str, dict]) -> str:
     """All own measures, and what a share of tests passed is to be read against."""
     share = next(iter(runs.values()))["leetcode"].get("best_constant_share")
     lucky = "" if share is None else f"\n\nThe luckiest constant of each problem would pass {share:.1%} of its tests."
-    return markdown(own_lines(runs)) + lucky
+    return markdown(sections.own_lines(runs)) + lucky
 
 
 def beyond(runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str | None:
@@ -140,6 +111,17 @@ def beyond(runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str 
     if "base, as published" in arms:
         notes += " The base is asked in our prompt, and once continues the prompt as it is published."
     return f"{markdown(lines)}\n\n{notes}"
+
+
+def in_short_of_coder(folder: Path) -> str:
+    """What the README says of the run with a model that solves problems, after its table; nothing without one."""
+    code = (read(folder / "results.json") or {}).get("leetcode")
+    if code is None:
+        return ""
+    lines = [one for one in sections.code_lines({"coder": code}) if IN_SHORT.fullmatch(one[""])]
+    own = read(folder / "from_tests/metrics.json")
+    notes = sections.about_coder(code) + (f"\n\n{from_tests.comparison(own)}" if own else "")
+    return f"\n\n{markdown(lines)}\n\n{notes}"
 
 
 def costs(runs: dict[str, dict]) -> str:
@@ -169,24 +151,28 @@ def cost(name: str, results: dict) -> dict:
     }
 
 
-def page(folder: Path, runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str:
-    """docs/results.md; a section whose file is missing is left out. `folder`: where the benchmarks' files lie."""
+def page(outputs: Path, runs: dict[str, dict], elsewhere: dict[str, dict[str, dict]]) -> str:
+    """docs/results.md; a section whose file is missing is left out. Benchmarks leave theirs beside the demo's."""
 
-    def shown(file: str, show) -> str | None:
-        measured = read(folder / file)
+    def shown(file: str, show, run: str = "demo") -> str | None:
+        measured = read(outputs / run / file)
         return show(measured) if measured else None
 
     parts = {
         f"Base and tuned: {title_of(base_of(next(iter(runs.values()))))}": gains(runs),
         "On rows of others": beyond(runs, elsewhere),
         "By another harness": shown("lm_eval.json", sections.harness),
+        "A model that solves problems": shown("results.json", sections.coder, "coder"),
+        "Learning from answers that pass, by that model": shown(
+            "from_tests/metrics.json", sections.own_answers, "coder"
+        ),
         "Learning from answers that pass": shown("from_tests/metrics.json", sections.own_answers),
         "An adapter or every weight": shown("full_fine_tuning.json", sections.every_weight),
         "What the runs took": costs(runs),
         "Speed on a CPU, against the vendor's settings": shown("translation/throughput.json", sections.throughput),
         "Rounding and where the adapter begins": shown("ablations/ablations.json", sections.beginnings),
         "Speed on a GPU": shown("gpu_full.json", sections.gpu_full),
-        "The character GPT against nanoGPT": sections.nanogpt(folder / "char_gpt"),
+        "The character GPT against nanoGPT": sections.nanogpt(outputs / "demo" / "char_gpt"),
         "The character GPT on the public yardstick": shown("char_gpt/shakespeare.json", character_sentences.yardstick),
     }
     return "\n".join([PAGE, *(f"## {title}\n\n{text}\n" for title, text in parts.items() if text)])
@@ -206,9 +192,9 @@ def main() -> None:
     if not runs:
         sys.exit(f"{options.outputs} holds no run of all four notebooks: make run")
     elsewhere = measured_elsewhere(folders, runs)
-    table = summary(runs, elsewhere)
+    table = summary(runs, elsewhere) + in_short_of_coder(options.outputs / "coder")
     write_text(options.readme, MARKS.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text))
-    write_text(options.page, page(folders["demo"], runs, elsewhere))
+    write_text(options.page, page(options.outputs, runs, elsewhere))
     print(table)
     for name in folders.keys() - runs.keys():
         print(f"left out: {name}, which is not complete, or of another base or other test rows", file=sys.stderr)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llmft_helpers.models.embedded import EMBEDDED, present_name
 from llmft_helpers.reports import from_tests
-from llmft_helpers.reports.tables import ARM_NAMES, markdown, with_interval
+from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
 from llmft_helpers.runs import read_json
 
 RECIPES = {
@@ -37,6 +37,62 @@ def base_noted(measured: dict) -> str:
 def title_of(model: str) -> str:
     """A model's name as people write it."""
     return EMBEDDED[model].title if model in EMBEDDED else model
+
+
+def line(title: str, runs: dict[str, dict], show) -> dict:
+    """One measure of a task: the untuned arms of the first run, and every run's tuned arm."""
+    first = next(iter(runs.values()))
+    untuned = {ARM_NAMES[arm]: show(first[arm]) for arm in ("base", "base_few_shot")}
+    return {"": title} | untuned | {f"tuned, `{name}`": show(run["tuned"]) for name, run in runs.items()}
+
+
+def code_lines(runs: dict[str, dict]) -> list[dict]:
+    """Every measure of notebook 03, of problems by difficulty too where they say it."""
+    tiers = next(iter(runs.values()))["tuned"]["per_difficulty"]
+
+    def tier_line(tier: str, title: str, key: str) -> dict:
+        return line(title, runs, lambda m: with_interval(m["per_difficulty"][tier], key))
+
+    return [
+        line("code: problems solved", runs, lambda m: with_interval(m, "pass_at_1")),
+        *(tier_line(t, f"code: solved of {part['problems']} {t}", "pass_at_1") for t, part in tiers.items()),
+        line("code: tests passed", runs, lambda m: with_interval(m, "tests_passed_rate")),
+        *(tier_line(t, f"code: tests passed, {t}", "tests_passed_rate") for t in tiers),
+        line("code: answer is code only", runs, lambda m: f"{m['code_only_rate']:.0%}"),
+        line("code: answer parses", runs, lambda m: f"{m['parses_rate']:.0%}"),
+        line("code: answer is typed", runs, lambda m: f"{m['type_hints_rate']:.0%}"),
+        line("code: restates its prompt", runs, lambda m: f"{m['prompt_echo_rate']:.0%}"),
+    ]
+
+
+def own_lines(runs: dict[str, dict]) -> list[dict]:
+    """Every measure that the suite takes on its own test rows."""
+    translation = {name: run["translation"] for name, run in runs.items()}
+    return [
+        line("translation: BLEU", translation, lambda m: with_interval(m, "bleu")),
+        line("translation: chrF", translation, lambda m: f"{m['chrf']:.1f}"),
+        line("translation: perplexity", translation, lambda m: f"{m['perplexity']:.2f}"),
+        *code_lines({name: run["leetcode"] for name, run in runs.items()}),
+    ]
+
+
+def about_coder(code: dict) -> str:
+    """What stands below the table of the profile coder."""
+    provenance = code["provenance"]
+    seconds, memory = sum(provenance["seconds"].values()), provenance["peak_memory_gb"]["host"]
+    return (
+        f"The base of the profile `coder` is {title_of(present_name(provenance['profile']['model']['name']))}; "
+        f"{code['rows']['test']} problems that training did not see, tuned on {code['rows']['train']}. Tuned against "
+        f"base: problems solved {p_text(code['pass_p_value'])} (McNemar). Notebook 03 took {seconds / 60:.0f} minutes "
+        f"and {memory:.1f} GB of memory ({provenance['device']}, {provenance['dtype']}, commit "
+        f"{provenance['git_commit'] or 'unknown'})."
+    )
+
+
+def coder(results: dict) -> str:
+    """The run of notebook 03 with a model that solves problems."""
+    code = results["leetcode"]
+    return f"{markdown(code_lines({'coder': code}))}\n\n{about_coder(code)}"
 
 
 def throughput(measured: dict) -> str:

@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def add_profile(sub: argparse.ArgumentParser, default: str = "LLMFT_PROFILE, or by device") -> None:
-        sub.add_argument("--profile", help=f"tiny, demo, long, full, or the path of a .toml file (default: {default})")
+        sub.add_argument(
+            "--profile", help=f"tiny, demo, long, coder, full, or the path of a .toml file (default: {default})"
+        )
 
     def add_model(sub: argparse.ArgumentParser) -> None:
         which = sub.add_mutually_exclusive_group(required=True)

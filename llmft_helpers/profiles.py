@@ -36,8 +36,8 @@ def _as_trackers(value: object) -> object:
 
 @dataclass(frozen=True, config=STRICT)
 class ModelSettings:
-    """`name`: an embedded model ("gemma-3-270m", "smollm2-135m-instruct"), "random", the path of a GGUF file or of a
-    folder, or a hub repository.
+    """`name`: an embedded model ("gemma-3-270m" or another of models/embedded.py), "random", the path of a GGUF file or
+    of a folder, or a hub repository.
     """
 
     name: str

@@ -102,7 +102,7 @@ def test_a_card_without_bfloat16_leaves_out_what_cannot_run_there_and_says_why(m
 
 
 def test_the_tables_are_those_of_the_committed_results(tmp_path, monkeypatch):
-    folders = ("outputs/demo", "outputs/long")
+    folders = ("outputs/demo", "outputs/long", "outputs/coder")
     changed = subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain", "--", *folders], capture_output=True)
     if changed.returncode or changed.stdout:
         pytest.skip(f"{' or '.join(folders)} holds another run than the committed one")
@@ -159,6 +159,19 @@ def test_the_readme_shows_warm_up_problems_apart_and_the_page_every_tier(runs):
         for arm in ("base", "base_few_shot", "tuned"):
             run["leetcode"][arm]["per_difficulty"] = {}  # problems that do not say how difficult they are
     assert set(table(readme_table.summary(runs, {}))) == set(short) - {"code: solved of 40 Warm-up"}
+
+
+def test_the_model_that_solves_problems_has_a_table_of_its_own(runs, tmp_path):
+    assert readme_table.in_short_of_coder(tmp_path) == ""  # not run
+    code = runs["long"]["leetcode"]
+    code["provenance"]["profile"]["model"]["name"] = "qwen2.5-coder-1.5b-instruct"
+    saved(tmp_path, "results.json", {"leetcode": code})
+    short, whole = readme_table.in_short_of_coder(tmp_path), result_sections.coder({"leetcode": code})
+    solved = [f"{share} (10.0 to 35.0%)" for share in ("5.0%", "10.0%", "20.0%")]
+    assert table(short)["code: solved of 40 Warm-up"] == table(whole)["code: solved of 40 Warm-up"] == solved
+    assert "code: solved of 7 Hard" in table(whole) and "code: solved of 7 Hard" not in table(short)
+    for text in (short, whole):
+        assert "is Qwen2.5-Coder-1.5B-Instruct; 80 problems" in text and "took 10 minutes and 3.0 GB" in text
 
 
 def saved(folder, file: str, content: dict) -> None:

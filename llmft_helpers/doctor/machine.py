@@ -121,6 +121,10 @@ def _embedded(profile_name: str | None) -> list[Finding]:
     """Models of the requirements, which are all installed, and others, which only their profiles need."""
     from ..models.embedded import EMBEDDED, files_of
 
+    try:
+        asked_for = load_profile(profile_name).model.name
+    except UserError:  # which is a finding of its own
+        asked_for = None
     findings = []
     for name, one in EMBEDDED.items():
         try:
@@ -128,7 +132,7 @@ def _embedded(profile_name: str | None) -> list[Finding]:
             text = f": {files_of(one, one.terms_file)[0]}" if one.terms_file else ""
             findings.append(Finding("embedded model", f"{name}, under {one.terms}{text}"))
         except UserError as error:
-            if one.requirements in REQUIREMENTS or name == load_profile(profile_name).model.name:
+            if one.requirements in REQUIREMENTS or name == asked_for:
                 findings.append(Finding("embedded model", f"{name} is missing", str(error)))
             else:
                 value = f"{name} is not installed; profiles that name it need it: {one.install}"
