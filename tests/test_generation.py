@@ -12,6 +12,8 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models import generation
 from llmft_helpers.models.embedded import character_tokenizer
 from llmft_helpers.models.generation import Generated, generate
+from llmft_helpers.models.gguf_files import GgufFile
+from llmft_helpers.models.gguf_tokenizer import read_tokenizer
 from llmft_helpers.models.loading import load_base_model, set_special_tokens
 from llmft_helpers.runs import ROOT
 
@@ -97,6 +99,15 @@ def test_cut_at_end_token_or_stop_string(base, written, text, ended):
     cut = generation._cut(tokenizer, tokens, ("\n",))
     assert (cut.text, cut.ended) == (text, ended)
     assert cut.tokens == len(body) + ("<end>" in written)
+
+
+def test_padding_after_a_stop_string_is_not_counted_as_an_end_token(tmp_path):
+    """Qwen's padding ends texts too; rows of a batch are filled with it."""
+    tokenizer = read_tokenizer(GgufFile(write(tmp_path / "qwen2.gguf", "qwen2")))
+    row = tokenizer("the house\n").input_ids
+    alone = generation._cut(tokenizer, row, ("\n",))
+    assert alone == Generated("the house", len(row), False)
+    assert generation._cut(tokenizer, [*row, *[tokenizer.pad_token_id] * 2], ("\n",)) == alone
 
 
 @pytest.mark.parametrize("end", ("<|end|>", "<|endoftext|>"))

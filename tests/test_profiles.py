@@ -158,7 +158,7 @@ def test_mistake_in_a_profile_names_file_and_key(old, new, said, tmp_path):
 
 def test_a_profile_that_is_not_there_or_no_text():
     with pytest.raises(
-        UserError, match="unknown profile 'huge': use one of demo, full, long, tiny, or the path of a .toml"
+        UserError, match="unknown profile 'huge': use one of coder, demo, full, long, tiny, or the path of a .toml"
     ):
         load_profile("huge")
     with pytest.raises(UserError, match="profile no/such.toml: cannot be read"):
