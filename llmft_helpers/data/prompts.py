@@ -1,7 +1,7 @@
 """One template per task, used by training, evaluation, comparison and the command line alike.
 
-A prompt ends without white space and the completion starts with it, so that tokenizing the two apart
-gives the tokens of the whole.
+A prompt ends without white space and the completion starts with it, so that for most tokenizers the tokens of the two
+are the tokens of the whole; `models/boundary.py` has the others.
 """
 
 import re

@@ -5,7 +5,6 @@ byte is nats / (ln 2 x UTF-8 bytes) over the same text for every model; BLEU and
 """
 
 import math
-import os
 from dataclasses import dataclass
 
 import datasets
@@ -17,6 +16,7 @@ from sacrebleu.significance import PairedTest
 
 from ..cpu.shared_prefix import causal_lm, read_shared_prefix
 from ..errors import UserError
+from ..models.boundary import encode
 
 BOOTSTRAP_SAMPLES = 1000
 CHUNK_LOGITS = 2**22  # logits held at once: they should fit into a processor's cache
@@ -58,9 +58,7 @@ def completion_nats(
     end = [tokenizer.eos_token_id] if add_end else []
     encoded = []
     for row in rows:
-        prompt = tokenizer(row["prompt"]).input_ids
-        whole = tokenizer(row["prompt"] + row["completion"]).input_ids  # as trained: some tokenizers begin texts apart
-        known = len(os.path.commonprefix([prompt, whole]))
+        whole, known = encode(tokenizer, row["prompt"], row["completion"])
         begin = [] if known else [tokenizer.eos_token_id]
         encoded.append((begin + whole + end, len(begin) + known))
     return [

@@ -12,6 +12,7 @@ import torch
 from .. import processes
 from ..device import compute_dtype, has_card
 from ..errors import UserError
+from ..models.boundary import encode
 from ..models.loading import cast_adapter
 from ..profiles import TrainSettings
 from ..runs import fingerprint, read_json
@@ -59,11 +60,15 @@ def make_trainer(
     arguments = training_arguments(settings, steps, max_length, output_dir, seed, parts, **(tracking or {}))
     if settings.keep == "score":
         arguments.metric_for_best_model, arguments.greater_is_better = watch.metric, True
+    train, validation = (
+        Dataset.from_list([example(tokenizer, row, settings.loss_on_prompt) for row in rows])
+        for rows in (train_rows, validation_rows)
+    )
     trainer = LoraTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(train_rows),
-        eval_dataset=Dataset.from_list(validation_rows),
+        train_dataset=train,
+        eval_dataset=validation,
         processing_class=tokenizer,
     )
     if not has_card():  # TRL made it bfloat16, which takes no step smaller than 1/256 of a weight
@@ -166,7 +171,14 @@ def out_of_memory_advice(trainer) -> str:
 
 def token_count(tokenizer, row: dict[str, str]) -> int:
     """Tokens of a training row, its end token included."""
-    return len(tokenizer(row["prompt"] + row["completion"]).input_ids) + 1
+    return len(encode(tokenizer, row["prompt"], row["completion"])[0]) + 1
+
+
+def example(tokenizer, row: dict[str, str], loss_on_prompt: bool) -> dict[str, list[int]]:
+    """`{"input_ids", "labels"}` of a row, which TRL does not tokenize again; -100 marks what is not scored."""
+    tokens, known = encode(tokenizer, row["prompt"], row["completion"])
+    tokens = [*tokens, tokenizer.eos_token_id]
+    return {"input_ids": tokens, "labels": tokens if loss_on_prompt else [-100] * known + tokens[known:]}
 
 
 def drop_too_long(tokenizer, rows: list[dict[str, str]], max_length: int) -> tuple[list[dict[str, str]], int]:
