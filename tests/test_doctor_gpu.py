@@ -154,6 +154,13 @@ def test_a_malformed_endpoint_is_a_finding(endpoint, monkeypatch):
     assert finding.value.startswith(f"{endpoint} cannot be asked (") and "HF_ENDPOINT" in finding.advice
 
 
+@pytest.mark.parametrize(("profile", "advice"), [("demo", ""), ("no such profile", ""), ("coder", "qwen.* 18 GB")])
+def test_memory_is_compared_with_what_the_profile_s_model_needs(profile, advice, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=12e9))
+    finding = machine._memory(profile)
+    assert finding.value.startswith("12.0 GB") and re.match(advice or "$", finding.advice)
+
+
 def test_an_embedded_model_is_missed_by_the_profiles_that_name_it_alone(monkeypatch):
     name = "qwen2.5-coder-1.5b-instruct"
     monkeypatch.setitem(EMBEDDED, name, replace(EMBEDDED[name], packages=("no-such-wheel",)))

@@ -15,7 +15,6 @@ from .findings import Finding, probed
 from .gpu import gpu_findings, profile_findings
 
 FREE_DISK_GB = 3
-FREE_MEMORY_GB = 7
 REQUIREMENTS = ("requirements.txt", "requirements-nodeps.txt")
 
 
@@ -23,8 +22,9 @@ def examine(profile_name: str | None = None) -> list[Finding]:
     """Findings in reading order; what is missing or broken is a finding, as long as this module can be imported."""
     probes = {
         "Python": _python, "packages": _versions, "device": _device, "GPU": gpu_findings, "4-bit (NF4)": _four_bit,
-        "memory available": _memory, "disk free": _disk, "embedded model": lambda: _embedded(profile_name),
-        "model hub": _hub, "grading isolation": _isolation, "solutions' packages": _solution_packages,
+        "memory available": lambda: _memory(profile_name), "disk free": _disk,
+        "embedded model": lambda: _embedded(profile_name), "model hub": _hub, "grading isolation": _isolation,
+        "solutions' packages": _solution_packages,
         "profile": lambda: _profile(profile_name),
     }  # fmt: skip
     return [finding for name, probe in probes.items() for finding in probed(name, probe)]
@@ -92,15 +92,17 @@ def _four_bit() -> Finding:
     )
 
 
-def _memory() -> Finding:
+def _memory(profile_name: str | None) -> Finding:
     import psutil
 
+    from ..models.embedded import EMBEDDED
+
     free = psutil.virtual_memory().available / 1e9
-    advice = (
-        ""
-        if free >= FREE_MEMORY_GB
-        else f"the demo needs about {FREE_MEMORY_GB} GB: close programs, or halve batch_size in a profile copy"
-    )
+    asked_for = _asked_for(profile_name)
+    name = asked_for if asked_for in EMBEDDED else load_profile("demo").model.name
+    need = EMBEDDED[name].memory_gb
+    enough = free >= need
+    advice = "" if enough else f"{name} needs about {need} GB: close programs, or halve batch_size in a profile copy"
     return Finding("memory available", f"{free:.1f} GB, {os.cpu_count()} cores", advice)
 
 
@@ -117,14 +119,18 @@ def _disk() -> Finding:
     )
 
 
+def _asked_for(profile_name: str | None) -> str | None:
+    """The profile's model; a profile that cannot be read is a finding of its own."""
+    try:
+        return load_profile(profile_name).model.name
+    except UserError:
+        return None
+
+
 def _embedded(profile_name: str | None) -> list[Finding]:
     """Models of the requirements, which are all installed, and others, which only their profiles need."""
     from ..models.embedded import EMBEDDED, files_of
 
-    try:
-        asked_for = load_profile(profile_name).model.name
-    except UserError:  # which is a finding of its own
-        asked_for = None
     findings = []
     for name, one in EMBEDDED.items():
         try:
@@ -132,7 +138,7 @@ def _embedded(profile_name: str | None) -> list[Finding]:
             text = f": {files_of(one, one.terms_file)[0]}" if one.terms_file else ""
             findings.append(Finding("embedded model", f"{name}, under {one.terms}{text}"))
         except UserError as error:
-            if one.requirements in REQUIREMENTS or name == asked_for:
+            if one.requirements in REQUIREMENTS or name == _asked_for(profile_name):
                 findings.append(Finding("embedded model", f"{name} is missing", str(error)))
             else:
                 value = f"{name} is not installed; profiles that name it need it: {one.install}"
