@@ -210,7 +210,7 @@ def test_missing_requirements_are_a_finding_and_versions_are_still_told(tmp_path
 def test_outputs_that_may_not_be_written_are_foreseen(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(machine.os, "access", lambda *_: False)  # tests may run as root, who writes everywhere
-    assert "LLMFT_OUTPUTS" in machine._disk().advice
+    assert "LLMFT_OUTPUTS" in machine._disk("demo").advice
 
 
 def test_nobody_is_told_to_install_what_would_compute_the_same():

@@ -379,7 +379,8 @@ def test_padding_is_neither_begin_nor_end(control, expected):
     from tokenizers import models as kinds
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(kinds.WordLevel({token: i for i, token in enumerate(control)}))
+    words = [*control, "<unk>"]  # which is an ordinary word here
+    backend = Tokenizer(kinds.WordLevel({token: i for i, token in enumerate(words)}))
     backend.add_special_tokens([AddedToken(token, special=True) for token in control])
     for pad in ("<e>", "<b>", None):
         tokenizer = PreTrainedTokenizerFast(

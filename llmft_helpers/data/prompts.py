@@ -113,5 +113,5 @@ def few_shot_prompt(task: Task, row: dict, shots: list[dict]) -> str:
 
 
 def training_rows(task: Task, rows: list[dict]) -> list[dict[str, str]]:
-    """`{"prompt", "completion"}` rows: TRL scores the completion only and appends the end token."""
+    """`{"prompt", "completion"}` rows, of which the completion and an end token after it are learned."""
     return [{"prompt": one.prompt(row), "completion": one.completion(row)} for row in rows for one in task.trained()]

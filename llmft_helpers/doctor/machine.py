@@ -14,7 +14,10 @@ from ..runs import PINNED, ROOT, outputs_root
 from .findings import Finding, probed
 from .gpu import gpu_findings, profile_findings
 
-FREE_DISK_GB = 3
+NEEDS_GB = {  # model: memory of the largest notebook on a CPU in float32, disk
+    "the demo": (7, 3),
+    "qwen2.5-coder-1.5b-instruct": (18, 8),
+}
 REQUIREMENTS = ("requirements.txt", "requirements-nodeps.txt")
 
 
@@ -22,7 +25,7 @@ def examine(profile_name: str | None = None) -> list[Finding]:
     """Findings in reading order; what is missing or broken is a finding, as long as this module can be imported."""
     probes = {
         "Python": _python, "packages": _versions, "device": _device, "GPU": gpu_findings, "4-bit (NF4)": _four_bit,
-        "memory available": lambda: _memory(profile_name), "disk free": _disk,
+        "memory available": lambda: _memory(profile_name), "disk free": lambda: _disk(profile_name),
         "embedded model": lambda: _embedded(profile_name), "model hub": _hub, "grading isolation": _isolation,
         "solutions' packages": _solution_packages,
         "profile": lambda: _profile(profile_name),
@@ -95,19 +98,14 @@ def _four_bit() -> Finding:
 def _memory(profile_name: str | None) -> Finding:
     import psutil
 
-    from ..models.embedded import EMBEDDED
-
-    free = psutil.virtual_memory().available / 1e9
-    asked_for = _asked_for(profile_name)
-    name = asked_for if asked_for in EMBEDDED else load_profile("demo").model.name
-    need = EMBEDDED[name].memory_gb
+    free, (name, need, _) = psutil.virtual_memory().available / 1e9, _needs(profile_name)
     enough = free >= need
     advice = "" if enough else f"{name} needs about {need} GB: close programs, or halve batch_size in a profile copy"
     return Finding("memory available", f"{free:.1f} GB, {os.cpu_count()} cores", advice)
 
 
-def _disk() -> Finding:
-    folder = outputs_root()
+def _disk(profile_name: str | None) -> Finding:
+    folder, (name, _, need) = outputs_root(), _needs(profile_name)
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free / 1e9
     if not os.access(existing, os.W_OK):
@@ -115,8 +113,17 @@ def _disk() -> Finding:
     return Finding(
         "disk free",
         f"{free:.1f} GB",
-        "" if free >= FREE_DISK_GB else f"free {FREE_DISK_GB} GB, or set LLMFT_OUTPUTS to another disk",
+        "" if free >= need else f"{name} needs {need} GB: free some, or set LLMFT_OUTPUTS to another disk",
     )
+
+
+def _needs(profile_name: str | None) -> tuple[str, int, int]:
+    """(what needs it, GB of memory, GB of disk); a card holds the model instead of the memory."""
+    from ..device import has_card
+
+    asked_for = _asked_for(profile_name)
+    name = asked_for if asked_for in NEEDS_GB and not has_card() else "the demo"
+    return name, *NEEDS_GB[name]
 
 
 def _asked_for(profile_name: str | None) -> str | None:

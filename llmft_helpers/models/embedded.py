@@ -29,7 +29,6 @@ class Embedded:
     terms_file: str | None  # in one of the packages
     passing_on: str = ""  # what they ask of who passes the model or a tuned one on
     requirements: str = "requirements-nodeps.txt"  # what lists the packages
-    memory_gb: int = 7  # of the largest notebook with it, on a CPU in float32
 
     @property
     def install(self) -> str:
@@ -72,7 +71,6 @@ EMBEDDED = {
         terms="Apache-2.0 (https://www.apache.org/licenses/LICENSE-2.0)",
         terms_file=None,
         requirements="requirements-coder.txt",
-        memory_gb=18,
     ),
 }
 

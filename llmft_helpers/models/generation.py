@@ -41,7 +41,7 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
     sampling: Sampling | None = None,
 ) -> list[Generated]:
-    """Continuations in the order of `prompts`, each up to the end token, a stop string or the limit: greedy ones, or as
+    """Continuations in the order of `prompts`, each up to an end token, a stop string or the limit: greedy ones, or as
     many drawn ones of each prompt, one after the other, as `sampling` asks for.
 
     A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.

@@ -12,7 +12,7 @@ def set_padding(tokenizer) -> None:
     if tokenizer.pad_token is not None and tokenizer.pad_token not in taken:
         return
     control = [added.content for added in tokenizer.added_tokens_decoder.values() if added.special]
-    named = [name for name in NAMES if name in tokenizer.get_vocab()]
+    named = [name for name in NAMES if name in (*control, tokenizer.unk_token)]  # Qwen spells <unk> as any word
     free = [name for name in (*named, *sorted(control, key=lambda name: "pad" not in name)) if name not in taken]
     if not free:
         raise UserError("the tokenizer has no token to pad with besides its end token; add a pad token to it")
