@@ -15,6 +15,7 @@ from llmft_helpers.models.generation import Generated, generate
 from llmft_helpers.models.gguf_files import GgufFile
 from llmft_helpers.models.gguf_tokenizer import read_tokenizer
 from llmft_helpers.models.loading import load_base_model, set_special_tokens
+from llmft_helpers.models.sampling import Sampling
 from llmft_helpers.runs import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -108,6 +109,17 @@ def test_padding_after_a_stop_string_is_not_counted_as_an_end_token(tmp_path):
     alone = generation._cut(tokenizer, row, ("\n",))
     assert alone == Generated("the house", len(row), False)
     assert generation._cut(tokenizer, [*row, *[tokenizer.pad_token_id] * 2], ("\n",)) == alone
+
+
+def test_an_answer_begins_with_the_line_break_that_its_prompt_was_asked_with(base, monkeypatch):
+    model, tokenizer = base
+    prompts = ['    """A."""', "Spanish: no\nEnglish:"]
+    expected = generate(model, tokenizer, ['    """A."""\n', prompts[1]], 8)
+    monkeypatch.setattr(generation, "as_asked", lambda _, prompt: prompt + "\n" * prompt.endswith('"""'))
+    first, second = generate(model, tokenizer, prompts, 8)
+    assert (first.text, second) == (f"\n{expected[0].text}", expected[1])
+    drawn = generate(model, tokenizer, prompts, 8, sampling=Sampling(0.8, 0.95, 2, 1))
+    assert [one.text[:1] == "\n" for one in drawn[:2]] == [True, True]
 
 
 @pytest.mark.parametrize("end", ("<|end|>", "<|endoftext|>"))

@@ -7,7 +7,7 @@ import pytest
 import tiny_gguf
 
 from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask, few_shot_prompt, training_rows
-from llmft_helpers.models.boundary import encode
+from llmft_helpers.models.boundary import as_asked, encode
 from llmft_helpers.models.gguf_files import GgufFile
 from llmft_helpers.models.gguf_tokenizer import read_tokenizer
 from llmft_helpers.training.fine_tuning import example
@@ -97,26 +97,29 @@ def test_a_model_is_trained_and_scored_on_the_tokens_that_it_is_asked_with(name,
     tokenizer = read_tokenizer(GgufFile(tiny_gguf.write(tmp_path / f"{name}.gguf", name)))
     for row in (*training_rows(TranslationTask(), [ROW]), *training_rows(LeetcodeTask(), [PROBLEM])):
         tokens, known = encode(tokenizer, **row)
-        assert tokens[:known] == tokenizer(row["prompt"]).input_ids
-        assert tokenizer.decode(tokens[known:]).lstrip(" ") == row["completion"].lstrip(" ")
+        assert tokens[:known] == tokenizer(as_asked(tokenizer, row["prompt"])).input_ids
+        assert tokenizer.decode(tokens[known:]).strip() == row["completion"].strip()
         trained = example(tokenizer, row, loss_on_prompt=False)
         assert trained["input_ids"] == [*tokens, tokenizer.eos_token_id]
         assert trained["labels"] == [-100] * known + [*tokens[known:], tokenizer.eos_token_id]
         assert example(tokenizer, row, loss_on_prompt=True)["labels"] == trained["input_ids"]
 
 
-def test_marks_that_a_tokenizer_joins_with_the_line_break_after_them_stay_apart():
-    class Joining:
-        """A token a character, and one for marks with their line break."""
+class Joining:
+    """A token a character (its length: 1 and over), but one for marks and one for marks with their line break."""
 
-        def __call__(self, text, add_special_tokens=True):
-            pieces = re.findall(r'"""\n?|.|\n', text)
-            begin = [0] if add_special_tokens else []
-            return SimpleNamespace(input_ids=begin + [1 if piece == '"""\n' else 1 + len(piece) for piece in pieces])
+    def __call__(self, text, add_special_tokens=True):
+        pieces = re.findall(r'"""\n?|.|\n', text)
+        begin = [0] if add_special_tokens else []
+        return SimpleNamespace(input_ids=begin + [len(piece) for piece in pieces])
 
-    assert Joining()('a"""\nb').input_ids == [0, 2, 1, 2]
-    assert encode(Joining(), 'a"""', "\nb") == ([0, 2, 4, 2, 2], 3)
-    assert encode(Joining(), 'a"""', " b") == ([0, 2, 4, 2, 2], 3)  # nothing is joined
+
+def test_a_prompt_ends_with_the_line_break_that_its_tokenizer_joins_to_its_marks():
+    assert as_asked(Joining(), 'a"""') == 'a"""\n' and as_asked(Joining(), "a:") == "a:"
+    assert encode(Joining(), 'a"""', "\nbc") == ([0, 1, 4, 1, 1], 3)
+    assert encode(Joining(), 'a"""', " b") == ([0, 1, 3, 1, 1], 3)  # what follows is no line break
+    assert encode(Joining(), "a:", "\nb") == ([0, 1, 1, 1, 1], 3)
+    assert encode(Joining(), 'a""', '"\nb') == ([0, 1, 1, 1, 1, 1, 1], 4)  # a token would reach over the end: apart
 
 
 def test_shots_come_first_and_are_solved():

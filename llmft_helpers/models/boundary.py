@@ -1,14 +1,27 @@
-"""Prompt and completion in tokens, for training and scores alike: as a model is asked."""
+"""Where a prompt ends, in tokens: for training, scores and answers alike."""
+
+
+def as_asked(tokenizer, prompt: str) -> str:
+    """The prompt, with the line break after a closed docstring where the tokenizer makes one token of both.
+
+    Llama 3's and Qwen's do. Asked without it, a base goes on from a token that it seldom saw before a line break, and a
+    model that was trained on the whole has never seen its prompt end there. SmolLM2's joins the line break with the
+    indentation that follows, and Gemma's with nothing.
+    """
+    joined = prompt.endswith('"""') and len(tokenizer(prompt + "\n").input_ids) == len(tokenizer(prompt).input_ids)
+    return prompt + "\n" if joined else prompt
 
 
 def encode(tokenizer, prompt: str, completion: str) -> tuple[list[int], int]:
-    """(tokens of both without an end token, how many of them are the prompt's).
+    """(tokens of prompt and completion without an end token, how many of them are the prompt's as it is asked).
 
-    The two are tokenized together, as some tokenizers begin every text with a sign of its own; but apart where the
-    prompt's last token would take in the completion's first sign. Llama 3's and Qwen's join the marks that end a
-    docstring with the line break after them: trained on that token, a model would never have seen the end of a prompt.
+    The two are tokenized together, as some tokenizers begin every text with a sign of its own; but apart where a token
+    would still reach over the end of the prompt.
     """
-    asked, whole = tokenizer(prompt).input_ids, tokenizer(prompt + completion).input_ids
-    if whole[: len(asked)] != asked:
-        whole = asked + tokenizer(completion, add_special_tokens=False).input_ids
-    return whole, len(asked)
+    begin = as_asked(tokenizer, prompt)
+    if not (prompt + completion).startswith(begin):
+        begin = prompt
+    known, whole = tokenizer(begin).input_ids, tokenizer(prompt + completion).input_ids
+    if whole[: len(known)] != known:
+        whole = known + tokenizer((prompt + completion).removeprefix(begin), add_special_tokens=False).input_ids
+    return whole, len(known)

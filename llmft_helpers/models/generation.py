@@ -7,13 +7,14 @@ import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..cpu.cache import roomy_cache
 from ..cpu.shared_prefix import read_for_all, read_shared_prefix
 from ..errors import UserError
+from .boundary import as_asked
 from .endings import end_tokens
 from .sampling import Draw, Sampling
 
@@ -45,9 +46,13 @@ def generate(
     many drawn ones of each prompt, one after the other, as `sampling` asks for.
 
     A greedy model that begins to repeat itself seldom stops: no answer may write the same LOOP tokens twice.
+    A prompt that is asked with the line break after it (`boundary.as_asked`) has it at the beginning of its answer.
     Prompts of like length share a batch, padded on the left. Out of memory halves the batch and goes on.
     `progress(done, total)` is called after every batch. UserError for a prompt that the model cannot hold.
     """
+    begun = [as_asked(tokenizer, prompt) for prompt in prompts]
+    leads = [begin.removeprefix(prompt) for begin, prompt in zip(begun, prompts, strict=True)]
+    prompts = begun
     _refuse_too_long(model, tokenizer, prompts, max_new_tokens)
     answers = sampling.answers if sampling else 1
     asked = [(prompt, answer) for prompt in prompts for answer in range(answers)]
@@ -72,7 +77,7 @@ def generate(
             done += len(batch)
             if progress:
                 progress(done, len(order))
-    return results
+    return [replace(one, text=leads[i // answers] + one.text) for i, one in enumerate(results)]
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ..data.prompts import LeetcodeTask
 from ..device import compute_dtype, has_card
 from ..errors import UserError
 from ..grading.execution import default_workers, grade
+from ..models.boundary import as_asked
 from ..models.generation import before_stop
 from ..models.loading import (
     add_lora,
@@ -76,7 +77,7 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
 
     asked, task, tracking = profile.from_tests, LeetcodeTask(), tracking_arguments(profile, "leetcode-grpo")
     room = profile.model.max_length - profile.leetcode.max_new_tokens
-    prompts = [(task.prompt(row), row) for row in rows]
+    prompts = [(as_asked(tokenizer, task.prompt(row)), row) for row in rows]
     fitting = [
         {"prompt": prompt, "problem": json.dumps(row)}
         for prompt, row in prompts
