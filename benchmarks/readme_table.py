@@ -24,7 +24,7 @@ OTHERS = {  # a file of a run's folder, what its line says, and the score
     "leetcode/mbpp.json": ("code: solved of the first {rows} of MBPP's test", "pass_at_1"),
 }
 IN_SHORT = re.compile(  # the README's lines of those on our own rows
-    r"translation: (BLEU|perplexity)|code: (problems solved|solved of \d+ Warm-up|answer is code only)"
+    r"translation: (BLEU|perplexity)|code: (problems solved|solved of \d+ Warm-up|perplexity of solutions|answer is code only)"
 )
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 PAGE = """# Results
@@ -121,7 +121,8 @@ def in_short_of_coder(folder: Path) -> str:
     lines = [one for one in sections.code_lines({"coder": code}) if IN_SHORT.fullmatch(one[""])]
     own = read(folder / "from_tests/metrics.json")
     notes = sections.about_coder(code) + (f"\n\n{from_tests.comparison(own)}" if own else "")
-    return f"\n\n{markdown(lines)}\n\n{notes}"
+    begin = "Notebook 03 with a larger base, which knows code (profile `coder`):"
+    return f"\n\n{begin}\n\n{markdown(lines)}\n\n{notes}"
 
 
 def costs(runs: dict[str, dict]) -> str:

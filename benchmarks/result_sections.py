@@ -58,6 +58,7 @@ def code_lines(runs: dict[str, dict]) -> list[dict]:
         *(tier_line(t, f"code: solved of {part['problems']} {t}", "pass_at_1") for t, part in tiers.items()),
         line("code: tests passed", runs, lambda m: with_interval(m, "tests_passed_rate")),
         *(tier_line(t, f"code: tests passed, {t}", "tests_passed_rate") for t in tiers),
+        line("code: perplexity of solutions", runs, lambda m: f"{m['perplexity']:.2f}"),
         line("code: answer is code only", runs, lambda m: f"{m['code_only_rate']:.0%}"),
         line("code: answer parses", runs, lambda m: f"{m['parses_rate']:.0%}"),
         line("code: answer is typed", runs, lambda m: f"{m['type_hints_rate']:.0%}"),
@@ -79,12 +80,12 @@ def own_lines(runs: dict[str, dict]) -> list[dict]:
 def about_coder(code: dict) -> str:
     """What stands below the table of the profile coder."""
     provenance = code["provenance"]
-    seconds, memory = sum(provenance["seconds"].values()), provenance["peak_memory_gb"]["host"]
+    seconds = sum(provenance["seconds"].values())
     return (
         f"The base of the profile `coder` is {title_of(present_name(provenance['profile']['model']['name']))}; "
         f"{code['rows']['test']} problems that training did not see, tuned on {code['rows']['train']}. Tuned against "
-        f"base: problems solved {p_text(code['pass_p_value'])} (McNemar). Notebook 03 took {seconds / 60:.0f} minutes "
-        f"and {memory:.1f} GB of memory ({provenance['device']}, {provenance['dtype']}, commit "
+        f"base: problems solved {p_text(code['pass_p_value'])} (McNemar). The stages of notebook 03 took "
+        f"{seconds / 60:.0f} minutes ({provenance['device']}, {provenance['dtype']}, commit "
         f"{provenance['git_commit'] or 'unknown'})."
     )
 
