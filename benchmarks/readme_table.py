@@ -24,7 +24,8 @@ OTHERS = {  # a file of a run's folder, what its line says, and the score
     "leetcode/mbpp.json": ("code: solved of the first {rows} of MBPP's test", "pass_at_1"),
 }
 IN_SHORT = re.compile(  # the README's lines of those on our own rows
-    r"translation: (BLEU|perplexity)|code: (problems solved|solved of \d+ Warm-up|perplexity of solutions|answer is code only)"
+    r"translation: (BLEU|perplexity)|"
+    r"code: (problems solved|solved of \d+ Warm-up|perplexity of solutions|answer is code only)"
 )
 MARKS = re.compile(r"(<!-- results: begin -->\n).*?(<!-- results: end -->)", re.DOTALL)
 PAGE = """# Results
