@@ -54,21 +54,20 @@ def make_trainer(
     validation_rows, _ = drop_too_long(tokenizer, validation_rows, max_length)
     if not train_rows or not validation_rows:
         raise UserError(f"no training or validation row fits max_length = {max_length} tokens; raise it in the profile")
-    key = _run_key(model, train_rows, validation_rows, settings, max_length, seed)
+    train, validation = (
+        [example(tokenizer, row, settings.loss_on_prompt) for row in rows] for rows in (train_rows, validation_rows)
+    )
+    key = _run_key(model, train, validation, settings, max_length, seed)
     steps = total_steps(len(train_rows), settings)
-    parts = batch_parts(settings.batch_size, max(token_count(tokenizer, row) for row in train_rows))
+    parts = batch_parts(settings.batch_size, max(len(one["input_ids"]) for one in train))
     arguments = training_arguments(settings, steps, max_length, output_dir, seed, parts, **(tracking or {}))
     if settings.keep == "score":
         arguments.metric_for_best_model, arguments.greater_is_better = watch.metric, True
-    train, validation = (
-        Dataset.from_list([example(tokenizer, row, settings.loss_on_prompt) for row in rows])
-        for rows in (train_rows, validation_rows)
-    )
     trainer = LoraTrainer(
         model=model,
         args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
+        train_dataset=Dataset.from_list(train),
+        eval_dataset=Dataset.from_list(validation),
         processing_class=tokenizer,
     )
     if not has_card():  # TRL made it bfloat16, which takes no step smaller than 1/256 of a weight
@@ -82,7 +81,7 @@ def make_trainer(
     return trainer
 
 
-def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_length: int, seed: int) -> str:
+def _run_key(model, train, validation, settings: TrainSettings, max_length: int, seed: int) -> str:
     """Fingerprint of all that decides how a run goes: only a checkpoint with the same key is gone on with."""
     lora = model.active_peft_config
     adapter = [
@@ -96,7 +95,7 @@ def _run_key(model, train_rows, validation_rows, settings: TrainSettings, max_le
     ]
     in_4bit = getattr(model, "is_loaded_in_4bit", False)
     base = [model.config._name_or_path, model.config._commit_hash, in_4bit, str(model.dtype)]
-    return fingerprint([asdict(settings), train_rows, validation_rows, max_length, seed, adapter, base])
+    return fingerprint([asdict(settings), train, validation, max_length, seed, adapter, base])
 
 
 def fine_tune(trainer) -> dict:
