@@ -119,6 +119,7 @@ def test_verdict_on_problems_solved(difference, p, says):
 def test_code_change_mentions_the_luckiest_constant_where_it_can_be_counted():
     assert "would pass 20.0%" in sentences.code_change(leetcode())
     text = sentences.code_change(leetcode(pass_at_1=0.1) | {"best_constant_share": None})
+    assert "from 50% to **100%** (+50.0 points). Problems solved" in text
     assert "luckiest" not in text and "(+10.0 points; McNemar p = 0.03): a gain beyond what chance" in text
 
 

@@ -150,11 +150,12 @@ def code_change(metrics: dict) -> str:
         metrics["pass_p_value"],
         metrics["best_constant_share"],
     )
+    form = tuned["code_only_rate"] - base["code_only_rate"]
     low, high = tuned["tests_passed_ci95"]
     lucky = "" if constant is None else f"; the luckiest constant of each problem would pass {constant:.1%}"
     return (
         f"Answers that are code and nothing else went from {base['code_only_rate']:.0%} to "
-        f"**{tuned['code_only_rate']:.0%}** ({tuned['code_only_rate'] - base['code_only_rate']:+.0%}). Problems solved "
+        f"**{tuned['code_only_rate']:.0%}** ({points(form)}). Problems solved "
         f"went from {base['pass_at_1']:.1%} to **{tuned['pass_at_1']:.1%}** ({points(solves)}; McNemar {p_text(p)}): "
         f"{code_verdict(solves, p)}. Tests passed went from {base['tests_passed_rate']:.1%} to "
         f"{tuned['tests_passed_rate']:.1%} (95%: {low:.1%} to {high:.1%}; few-shot base: "
