@@ -68,12 +68,12 @@ def train(profile: Profile, arm: Arm, rate: float, corpus, folder: Path):
     import torch
     from datasets import Dataset
     from llmft_helpers.models.loading import cast_adapter
-    from llmft_helpers.training.fine_tuning import drop_too_long, total_steps, training_arguments
+    from llmft_helpers.training.fine_tuning import examples, total_steps, training_arguments
     from trl import SFTTrainer
 
     model, tokenizer = load(profile, arm.lora)
     task, settings = TranslationTask(profile.translation.direction), profile.translation.train
-    rows, _ = drop_too_long(tokenizer, training_rows(task, corpus.train), profile.model.max_length)
+    _, rows = examples(tokenizer, training_rows(task, corpus.train), False, profile.model.max_length)
     settings = replace(settings, learning_rate=rate)
     steps = total_steps(len(rows), settings)
     arguments = training_arguments(settings, steps, profile.model.max_length, folder, profile.seed)

@@ -38,7 +38,8 @@ explained in the [README](../README.md#what-the-numbers-mean).
 
 
 def base_of(results: dict) -> str:
-    return present_name(results["translation"]["provenance"]["profile"]["model"]["name"])
+    task = next(results[name] for name in ("translation", "leetcode") if name in results)
+    return present_name(task["provenance"]["profile"]["model"]["name"])
 
 
 def tested_on(results: dict) -> tuple:
@@ -119,7 +120,12 @@ def in_short_of_coder(folder: Path) -> str:
     code = (read(folder / "results.json") or {}).get("leetcode")
     if code is None:
         return ""
+    runs = {"coder": {"leetcode": code}}
     lines = [one for one in sections.code_lines({"coder": code}) if IN_SHORT.fullmatch(one[""])]
+    lines += [
+        line_elsewhere(file, scores, runs, ("base", "base, few-shot"))
+        for file, scores in measured_elsewhere({"coder": folder}, runs).items()
+    ]
     own = read(folder / "from_tests/metrics.json")
     notes = sections.about_coder(code) + (f"\n\n{from_tests.comparison(own)}" if own else "")
     begin = "Notebook 03 with a larger base, which knows code (profile `coder`):"
@@ -160,14 +166,18 @@ def page(outputs: Path, runs: dict[str, dict], elsewhere: dict[str, dict[str, di
         measured = read(outputs / run / file)
         return show(measured) if measured else None
 
+    coder = {"coder": read(outputs / "coder" / "results.json")}
+    of_coder = measured_elsewhere({"coder": outputs / "coder"}, coder) if coder["coder"] else {}
     parts = {
         f"Base and tuned: {title_of(base_of(next(iter(runs.values()))))}": gains(runs),
         "On rows of others": beyond(runs, elsewhere),
         "By another harness": shown("lm_eval.json", sections.harness),
         "A model that solves problems": shown("results.json", sections.coder, "coder"),
+        "That model on rows of others": beyond(coder, of_coder),
         "Learning from answers that pass, by that model": shown(
             "from_tests/metrics.json", sections.own_answers, "coder"
         ),
+        "The same models on more problems": shown("from_tests/more_problems.json", sections.more_problems, "coder"),
         "Learning from answers that pass": shown("from_tests/metrics.json", sections.own_answers),
         "An adapter or every weight": shown("full_fine_tuning.json", sections.every_weight),
         "What the runs took": costs(runs),

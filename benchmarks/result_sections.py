@@ -235,7 +235,37 @@ def own_answers(measured: dict) -> str:
         "answer is code only": lambda one: f"{one['code_only_rate']:.0%}",
     }
     lines = [{"": ARM_NAMES[arm]} | {title: show(measured[arm]) for title, show in columns.items()} for arm in names]
-    at_most = measured["provenance"]["profile"]["from_tests"]["kept"]
-    kept = from_tests.kept(measured["kept"], at_most)
+    asked = measured["provenance"]["profile"]["from_tests"]
+    kept = from_tests.kept(measured["kept"], asked["kept"], asked.get("answered_by", "references"))
     said = [from_tests.sampling(measured["rounds"][-1]), kept, from_tests.comparison(measured)]
     return "\n\n".join([markdown(lines), *said])
+
+
+def more_problems(measured: dict) -> str:
+    """Notebook 05's models on the test problems and on those that the splits leave over."""
+    counts = measured["problems"]
+    titles = {
+        "test": f"of the {counts['test']} test problems",
+        "left over": f"of {counts['left over']} others",
+        "all": f"of all {counts['all']}",
+    }
+    lines = [
+        {"solved": ARM_NAMES[arm]} | {title: with_interval(sets[name], "pass_at_1") for name, title in titles.items()}
+        for arm, sets in measured["arms"].items()
+    ]
+    pairs = [_solved_by_one(one) for one in measured["p_values"]]
+    notes = (
+        f"`train_rows` leaves {counts['left over']} problems over that are in no group of a training or validation "
+        "problem; they are asked and graded as the test problems (`benchmarks/more_problems.py`, "
+        f"{measured['device']}, commit {measured['git_commit']}). McNemar's exact test on all {counts['all']}, "
+        f"{len(pairs)} comparisons, p not corrected for their number:"
+    )
+    return "\n\n".join([markdown(lines), notes, "\n".join(pairs)])
+
+
+def _solved_by_one(pair: dict) -> str:
+    first, second = (ARM_NAMES[arm] for arm in pair["models"])
+    return (
+        f"- {first} against {second}: the first alone solves {pair['only_first']}, the second alone "
+        f"{pair['only_second']}, {p_text(pair['p'])}."
+    )

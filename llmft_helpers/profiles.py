@@ -149,6 +149,7 @@ class FromTestsSettings:
     """Notebook 05 and `train leetcode-grpo`."""
 
     problems: Count = 0  # training problems that are asked, those with the shortest solutions first; 0: all
+    answered_by: Literal["references", "base"] = "references"  # in the first round: the model that was tuned on them
     samples: Annotated[int, Field(ge=2)] = 8  # answers to each
     temperature: PositiveFloat = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95

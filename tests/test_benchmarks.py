@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from llmft_helpers import device
+from llmft_helpers.data.corpora import load_problems
 from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.runs import ROOT
 from llmft_helpers.scoring.metrics import completion_nats, total
@@ -21,6 +22,7 @@ import full_fine_tuning  # noqa: E402
 import gpu_full  # noqa: E402
 import grading  # noqa: E402
 import lora_throughput  # noqa: E402
+import more_problems  # noqa: E402
 import readme_table  # noqa: E402
 import result_sections  # noqa: E402
 import rounding  # noqa: E402
@@ -172,6 +174,16 @@ def test_the_model_that_solves_problems_has_a_table_of_its_own(runs, tmp_path):
     assert "code: solved of 7 Hard" in table(whole) and "code: solved of 7 Hard" not in table(short)
     for text in (short, whole):
         assert "is Qwen2.5-Coder-1.5B-Instruct; 80 problems" in text and "took 10 minutes (" in text
+    arms = {
+        arm: {"pass_at_1": share, "pass_at_1_ci95": [0.25, 0.75]}
+        for arm, share in (("base", 0.5), ("base, few-shot", 0.25), ("base, as published", 0.75), ("tuned", 0.45))
+    }
+    measured = {"rows": 40, "model": "qwen2.5-coder-1.5b-instruct", "arms": arms}
+    saved(tmp_path, "leetcode/humaneval.json", measured)
+    line = table(readme_table.in_short_of_coder(tmp_path))["code: solved of HumanEval's first 40"]
+    assert line == [f"{share} (25.0 to 75.0%)" for share in ("50.0%", "25.0%", "45.0%")]
+    saved(tmp_path, "leetcode/humaneval.json", measured | {"model": "gemma-3-270m"})
+    assert "HumanEval" not in readme_table.in_short_of_coder(tmp_path)
 
 
 def saved(folder, file: str, content: dict) -> None:
@@ -337,3 +349,35 @@ def test_full_fine_tuning_moves_every_weight_and_an_adapter_its_own(profile, pai
         before = dict(untouched.named_parameters())
         moved = {name for name, now in model.named_parameters() if not torch.equal(now, before[name].to(now.dtype))}
         assert moved == {name for name in before if "lora_" in name or arm.lora is None} and seconds > 0
+
+
+def answered(passed: str) -> list[dict]:
+    """An answer a character, "1" for one that passes."""
+    return [{"passed": one == "1", "tests_passed": int(one), "tests_total": 2} for one in passed]
+
+
+def test_models_are_compared_on_test_problems_and_on_those_left_over_together():
+    tested = {"base": answered("10"), "own": answered("11")}
+    others = {"base": answered("0010000"), "own": answered("1101111")}
+    measured = more_problems.compare(tested, others)
+    assert measured["problems"] == {"test": 2, "left over": 7, "all": 9}
+    assert {name: one["pass_at_1"] for name, one in measured["arms"]["own"].items()} == {
+        "test": 1.0, "left over": pytest.approx(6 / 7), "all": pytest.approx(8 / 9)}  # fmt: skip
+    assert measured["arms"]["base"]["all"]["tests_passed_rate"] == pytest.approx(1 / 9)
+    [pair] = measured["p_values"]
+    assert pair["models"] == ["base", "own"] and (pair["only_first"], pair["only_second"]) == (1, 7)
+    assert pair["p"] == pytest.approx(2 * (1 + 8) / 2**8)  # of 8 coins, one or none on one side, twice
+    text = result_sections.more_problems(measured | {"device": "a CPU", "git_commit": "abc"})
+    assert table(text)["on own answers"][-1].startswith("88.9% (") and "of all 9 |" in text
+    assert "- base against on own answers: the first alone solves 1, the second alone 7, p = 0.07." in text
+
+
+def test_problems_are_left_over_that_share_no_group_with_a_split(profile):
+    limited = replace(profile, leetcode=replace(profile.leetcode, train_rows=4))
+    rows = more_problems.left_over(limited)
+    used = load_problems(limited).splits
+    whole = load_problems(replace(profile, leetcode=replace(profile.leetcode, train_rows=0))).splits
+    groups = {row["group"] for part in used.values() for row in part}
+    expected = {row["task_id"] for row in whole["train"] if row["group"] not in groups}
+    assert {row["task_id"] for row in rows} == expected and len(used["train"]) == 4
+    assert 0 < len(rows) < len(whole["train"]) - 3

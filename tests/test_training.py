@@ -55,8 +55,13 @@ def test_lora_moves_the_base_does_not_and_the_loss_falls(fresh, profile, rows, t
     losses = [entry["validation_loss"] for entry in result["history"] if "validation_loss" in entry]
     assert losses[-1] < losses[0]
     assert result["steps"] == 20 * 3
-    per_epoch = sum(training.token_count(trainer.processing_class, row) for row in rows)
+    per_epoch = sum(token_count(trainer.processing_class, row) for row in rows)
     assert result["tokens"] == pytest.approx(20 * per_epoch)
+
+
+def token_count(tokenizer, row: dict) -> int:
+    """Of the whole text, and its end token."""
+    return len(tokenizer(row["prompt"] + row["completion"]).input_ids) + 1
 
 
 def weights(trainer) -> torch.Tensor:
@@ -282,9 +287,12 @@ def test_both_directions_train_on_every_pair_twice(fresh, profile, pairs, tmp_pa
 
 def test_rows_that_do_not_fit_are_counted_and_left_out(fresh, profile, rows, tmp_path):
     model, tokenizer = fresh
-    limit = min(training.token_count(tokenizer, row) for row in rows)
-    kept, too_long = training.drop_too_long(tokenizer, rows, limit)
-    assert len(kept) == 1 and too_long == len(rows) - 1
+    shortest = min(rows, key=lambda row: token_count(tokenizer, row))
+    limit = token_count(tokenizer, shortest)
+    kept, fit = training.examples(tokenizer, rows, False, limit)
+    assert [len(one["input_ids"]) for one in kept] == [limit] and fit == [shortest]
+    trainer = training.make_trainer(model, tokenizer, rows, rows, SETTINGS, limit, tmp_path, 1)
+    assert trainer.rows_too_long == len(rows) - 1 and trainer.validation_rows == [shortest]
     with pytest.raises(UserError, match="raise it in the profile"):
         training.make_trainer(model, tokenizer, rows, rows, SETTINGS, 5, tmp_path, 1)
 

@@ -10,6 +10,7 @@ from .tables import ARM_NAMES, p_text, with_interval
 
 ARMS = ("base", "references", "own", "both")
 EQUAL = "the same number"
+ANSWERED_BY = {"references": "the model tuned on references", "base": "the untuned base"}
 
 
 def arms(metrics: dict) -> list[str]:
@@ -21,6 +22,7 @@ def settings(profile) -> pandas.DataFrame:
     asked = profile.from_tests
     chosen = {
         "training problems asked": asked.problems or "all",
+        "answered by": ANSWERED_BY[asked.answered_by],
         "answers to each": asked.samples,
         "temperature, top-p": f"{asked.temperature}, {asked.top_p}",
         "kept of a problem at most": asked.kept,
@@ -63,16 +65,19 @@ def sampling(scores: dict) -> str:
     )
 
 
-def kept(counts: dict[str, int], at_most: int) -> str:
-    """What is trained on: problems with an own answer each, and how many of these are only remembered."""
+def kept(counts: dict[str, int], at_most: int, answered_by: str = "references") -> str:
+    """What is trained on: problems with an own answer each, and how many of these are the reference."""
     if not counts["answers"]:
         return (
             "**No answer was kept, so that there is nothing to train on.** What follows shows the models that were "
             "there before. A larger model, easier problems or more answers a problem would be needed."
         )
+    why = {
+        "references": "the model that was tuned on it may remember it, and learns nothing new from it",
+        "base": "the base, which was not shown it, came to the same",
+    }
     known = (
-        f"**{counts['as_reference']}** of them are the reference solution as it stands: the model that was tuned on it "
-        "may remember it, and learns nothing new from it."
+        f"Of them **{counts['as_reference']}** hold the reference solution as it stands: {why[answered_by]}."
         if counts["as_reference"]
         else "None of them is the reference solution as it stands."
     )

@@ -119,7 +119,8 @@ def _grouped_bars(axes, values: dict[str, dict[str, float]], intervals: dict[str
             low, high = intervals.get(group, {}).get(arm, (height, height))
             if high > low:
                 axes.vlines(place, max(0, low), high, color="black", linewidth=1)
-            axes.annotate(f"{height:.3g}", (place, max(high, height)), ha="center", va="bottom", fontsize=7)
+            label = f"{height:.{2 if height < 10 else 1}f}"
+            axes.annotate(label, (place, max(high, height)), ha="center", va="bottom", fontsize=7)
     axes.set_xticks(range(len(values)), list(values), fontsize=8)
     axes.set_ylim(0, None)
 

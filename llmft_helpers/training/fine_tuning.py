@@ -50,15 +50,12 @@ def make_trainer(
     watch = watch if settings.scored_rows else None
     if settings.keep == "score" and watch is None:
         raise UserError('train.keep = "score" needs rows to score: set train.scored_rows above 0')
-    train_rows, too_long = drop_too_long(tokenizer, train_rows, max_length)
-    validation_rows, _ = drop_too_long(tokenizer, validation_rows, max_length)
-    if not train_rows or not validation_rows:
+    train, _ = examples(tokenizer, train_rows, settings.loss_on_prompt, max_length)
+    validation, watched = examples(tokenizer, validation_rows, settings.loss_on_prompt, max_length)
+    if not train or not validation:
         raise UserError(f"no training or validation row fits max_length = {max_length} tokens; raise it in the profile")
-    train, validation = (
-        [example(tokenizer, row, settings.loss_on_prompt) for row in rows] for rows in (train_rows, validation_rows)
-    )
     key = _run_key(model, train, validation, settings, max_length, seed)
-    steps = total_steps(len(train_rows), settings)
+    steps = total_steps(len(train), settings)
     parts = batch_parts(settings.batch_size, max(len(one["input_ids"]) for one in train))
     arguments = training_arguments(settings, steps, max_length, output_dir, seed, parts, **(tracking or {}))
     if settings.keep == "score":
@@ -76,7 +73,8 @@ def make_trainer(
     trainer.checks = Checks(settings.evaluations, key)
     for callback in (Progress(), trainer.checks, EarlyStoppingCallback(early_stopping_patience=PATIENCE)):
         trainer.add_callback(callback)
-    trainer.rows_too_long, trainer.validation_rows, trainer.watch = too_long, validation_rows, watch
+    trainer.rows_too_long = len(train_rows) - len(train)
+    trainer.validation_rows, trainer.watch = watched, watch
     trainer.length_limit = max_length  # `args.max_length` is None where nothing is padded
     return trainer
 
@@ -168,11 +166,6 @@ def out_of_memory_advice(trainer) -> str:
     return "; ".join(steps[trainer.model.is_gradient_checkpointing :])
 
 
-def token_count(tokenizer, row: dict[str, str]) -> int:
-    """Tokens of a training row, its end token included."""
-    return len(encode(tokenizer, row["prompt"], row["completion"])[0]) + 1
-
-
 def example(tokenizer, row: dict[str, str], loss_on_prompt: bool) -> dict[str, list[int]]:
     """`{"input_ids", "labels"}` of a row, which TRL does not tokenize again; -100 marks what is not scored."""
     tokens, known = encode(tokenizer, row["prompt"], row["completion"])
@@ -180,10 +173,13 @@ def example(tokenizer, row: dict[str, str], loss_on_prompt: bool) -> dict[str, l
     return {"input_ids": tokens, "labels": tokens if loss_on_prompt else [-100] * known + tokens[known:]}
 
 
-def drop_too_long(tokenizer, rows: list[dict[str, str]], max_length: int) -> tuple[list[dict[str, str]], int]:
-    """(rows that fit, how many did not): the trainer would cut them, and the end token with it."""
-    kept = [row for row in rows if token_count(tokenizer, row) <= max_length]
-    return kept, len(rows) - len(kept)
+def examples(
+    tokenizer, rows: list[dict[str, str]], loss_on_prompt: bool, max_length: int
+) -> tuple[list[dict[str, list[int]]], list[dict[str, str]]]:
+    """(the `example` of each row that fits, these rows): the trainer would cut others, and the end token with it."""
+    every = [(example(tokenizer, row, loss_on_prompt), row) for row in rows]
+    fit = [(one, row) for one, row in every if len(one["input_ids"]) <= max_length]
+    return [one for one, _ in fit], [row for _, row in fit]
 
 
 def total_steps(rows: int, settings: TrainSettings) -> int:

@@ -88,14 +88,14 @@ class FromTests:
         return self.model, self.tokenizer
 
     def sample(self) -> dict:
-        """A round: what `sample_scores` says of the answers that the model as it now is gives."""
+        """A round: what `sample_scores` says of the answers by the model that is asked first, or as "both" left it."""
         number, asked = len(self.rounds) + 1, self.asked
+        arm = "both" if "both" in self.adapters else asked.answered_by
         path = self.folder / f"round_{number}" / "answers.jsonl"
         sampling = Sampling(asked.temperature, asked.top_p, asked.samples, self.profile.seed + number)
-        with self.stages(f"round {number}: sample and grade"):
-            key = fingerprint(
-                [asdict(self.profile.model), references.content(self.adapters.get("both", self.adapters["references"]))]
-            )
+        with self.stages(f"round {number}: sample and grade"), self.using(arm):
+            adapter = "none" if arm == "base" else references.content(self.adapters[arm])
+            key = fingerprint([asdict(self.profile.model), adapter])
             drawn = sample_answers(self.model, self.tokenizer, self.rows, sampling, self.settings, path, key)
         self.sampled = [earlier + new for earlier, new in zip(self.sampled, drawn, strict=True)]
         self.own = passing_rows(self.rows, self.sampled, asked.kept)
@@ -115,7 +115,8 @@ class FromTests:
         folder = self.folder / f"round_{len(self.rounds)}" / arm
         start = self.adapters["references"] if arm == "both" else None
         before = start and references.content(start)
-        run = fingerprint([self.own, before, asdict(self.profile.lora), asdict(self.training)])
+        settings = [asdict(one) for one in (self.profile.model, self.profile.lora, self.training)]
+        run = fingerprint([self.own, before, settings, self.profile.seed])
         with self.stages(f"train {arm}"):
             note = read_adapter_note(folder / "adapter") if (folder / "adapter").is_dir() else {}
             if note.get("run") != run:

@@ -1,0 +1,109 @@
+"""The models of notebook 05 on more problems that none was trained on: those that the profile's splits leave over.
+
+    python benchmarks/more_problems.py --profile coder --json outputs/coder/from_tests/more_problems.json
+
+On forty test problems a difference below twenty points is chance. Where `train_rows` limits the training problems, the
+problems left over are as unseen as the test problems; those whose group has a training problem are left out. They are
+asked greedily, as the test problems were, and counted together with them. Answers stand beside FILE, ending in .jsonl,
+a file for each model: a run that was stopped goes on with the next one.
+"""
+
+import argparse
+import os
+from dataclasses import asdict, replace
+from itertools import combinations
+from pathlib import Path
+
+import pandas
+
+from llmft_helpers import runs
+from llmft_helpers.data.corpora import load_problems
+from llmft_helpers.data.prompts import LeetcodeTask
+from llmft_helpers.device import device_description
+from llmft_helpers.grading import isolation_level
+from llmft_helpers.profiles import Profile, load_profile
+from llmft_helpers.scoring import evaluation
+from llmft_helpers.training import FromTests
+from llmft_helpers.training.references import content
+
+ARMS = ("base", "references", "own", "both")
+
+
+def left_over(profile: Profile) -> list[dict]:
+    """Problems of the profile's data in no split, and in no group of a training or validation problem."""
+    used = load_problems(profile).splits
+    every = load_problems(replace(profile, leetcode=replace(profile.leetcode, train_rows=0)))
+    groups = {row["group"] for rows in used.values() for row in rows}
+    rows, _ = evaluation.drop_broken_problems([row for row in every.train if row["group"] not in groups])
+    return rows
+
+
+def answers_of(learner: FromTests, arm: str, rows: list[dict], path: Path) -> list[dict]:
+    """Graded answers of one model to `rows`, from `path` where they stand there."""
+    adapter = learner.adapters.get(arm)
+    asked = [asdict(learner.profile.model), adapter and content(adapter), learner.settings.max_new_tokens, rows]
+    run = runs.fingerprint(asked)
+    kept = runs.read_jsonl(path) if path.is_file() else []
+    if not kept or kept[0]["run"] != run:
+        with learner.using(arm):
+            written = evaluation.answer_rows(learner.model, learner.tokenizer, LeetcodeTask(), rows, learner.settings)
+        _, answers = evaluation.score_answers(LeetcodeTask(), rows, written)
+        kept = [{"run": run, "task_id": row["task_id"], **one} for row, one in zip(rows, answers, strict=True)]
+        runs.write_jsonl(path, kept)
+    return kept
+
+
+def compare(tested: dict[str, list[dict]], others: dict[str, list[dict]]) -> dict:
+    """Scores by model on the test problems, on the `others` and on all, and McNemar's p of each two models on all."""
+    every = {arm: tested[arm] + others[arm] for arm in others}
+    sets = {"test": tested, "left over": others, "all": every}
+    return {
+        "problems": {name: len(next(iter(answers.values()))) for name, answers in sets.items()},
+        "arms": {arm: {name: evaluation.work_scores(answers[arm]) for name, answers in sets.items()} for arm in others},
+        "p_values": [
+            {
+                "models": [one, other],
+                "only_first": sum(a["passed"] > b["passed"] for a, b in zip(every[one], every[other], strict=True)),
+                "only_second": sum(a["passed"] < b["passed"] for a, b in zip(every[one], every[other], strict=True)),
+                "p": evaluation.paired_code_p_value(every[one], every[other]),
+            }
+            for one, other in combinations(every, 2)
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="coder")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    profile = load_profile(options.profile)
+    learner = FromTests(profile)
+    corpus, rows = learner.read_data(), left_over(profile)
+    learner.load_model()
+    written = {row["task_id"]: row for row in runs.read_jsonl(learner.folder / "predictions.jsonl")}
+    tested, others = {}, {}
+    for arm in ARMS:
+        if arm in ("own", "both"):
+            learner.adapters[arm] = learner.folder / f"round_{profile.from_tests.rounds}" / arm / "adapter"
+        tested[arm] = [written[row["task_id"]][arm] for row in corpus.test]
+        path = options.json.with_name(f"{options.json.stem}_{arm}.jsonl")
+        others[arm] = answers_of(learner, arm, rows, path)
+        solved = sum(one["passed"] for one in others[arm])
+        print(f"{arm}: {solved} of {len(rows)} left-over problems solved", flush=True)
+    results = compare(tested, others) | {
+        "profile": profile.name,
+        "model": profile.model.name,
+        "device": device_description(),
+        "isolation": isolation_level(),
+        "git_commit": runs.git_commit(),
+    }
+    runs.write_json(options.json, results)
+    shown = {arm: {name: part["pass_at_1"] for name, part in sets.items()} for arm, sets in results["arms"].items()}
+    print(pandas.DataFrame.from_dict(shown, orient="index").map("{:.1%}".format).to_string())
+    print(pandas.DataFrame(results["p_values"]).to_string())
+
+
+if __name__ == "__main__":
+    main()
