@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pandas
 
 from llmft_helpers.models.embedded import present_name
-from llmft_helpers.reports.tables import markdown, with_interval
+from llmft_helpers.reports.tables import holm, markdown, with_interval
 from llmft_helpers.runs import write_text
 
 COMMAND = "python benchmarks/ablations.py"
@@ -101,16 +101,6 @@ def tone_table(document: dict) -> pandas.DataFrame:
 
     lines = [line(name, parts) for name, parts in by_register(document).items()]
     return pandas.DataFrame([*lines, line("(references)", document["references"])])
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), in the given order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for place, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 def findings(document: dict) -> str:

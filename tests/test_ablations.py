@@ -7,6 +7,7 @@ import pytest
 
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import LoraSettings, load_profile
+from llmft_helpers.reports.tables import holm
 from llmft_helpers.runs import ROOT, read_json, read_jsonl
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -147,5 +148,5 @@ def test_sweeps_never_see_a_test_row(profile, plan, monkeypatch):
 
 def test_p_values_are_adjusted_for_their_number():
     # 3 x 0.01, then 2 x 0.02, then the larger of 0.04 and 1 x 0.03 (Holm 1979)
-    assert ablation_report.holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert ablation_report.holm([0.9, 0.6]) == [1.0, 1.0] and ablation_report.holm([]) == []
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.9, 0.6]) == [1.0, 1.0] and holm([]) == []

@@ -78,11 +78,11 @@ def test_one_begin_token_padding_is_not_the_end_and_the_end_is_learned(llama, pa
     encoded = []
     monkeypatch.setattr(metrics, "_nats", lambda *arguments: encoded.extend(arguments[2]) or [0.0])
     metrics.completion_nats(model, tokenizer, rows[:1])
-    metrics.completion_nats(model, tokenizer, [{"prompt": "", "completion": "x"}], add_end=False)
+    metrics.completion_nats(model, tokenizer, [{"prompt": "", "completion": "x"}])
     (ids, prompt_length), (bare, _) = encoded
     trained = [row[: row.index(end) + 1] for batch in batches for row in batch["input_ids"].tolist()]
     assert ids in trained and ids[prompt_length - 1] != end
-    assert bare[0] == begin
+    assert bare == [*tokenizer("x").input_ids, end] and bare[0] == begin
 
 
 def test_prequantised_and_on_the_fly_4_bit_are_the_same_model(llama, small_llama, tmp_path):

@@ -50,14 +50,15 @@ def test_a_worker_that_ends_itself_is_no_reward():
     assert rewards(["import os; os._exit(0)", "return 2 * n"]) == [0.0, 1.0]
 
 
-def test_an_interpreter_that_does_not_start_costs_one_reward(monkeypatch, capsys):
+@pytest.mark.parametrize("kind", [RuntimeError, OSError])
+def test_an_interpreter_that_does_not_start_costs_one_reward(monkeypatch, capsys, kind):
     calls, lock = [], threading.Lock()
 
     def dead_once(code, rows, **named):
         with lock:
             calls.append(code)
         if "n * n" in code[0]:
-            raise RuntimeError("the isolated interpreter did not start")
+            raise kind("the isolated interpreter did not start")
         return grade(code, rows, **named)
 
     monkeypatch.setattr(grpo, "grade", dead_once)

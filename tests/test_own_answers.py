@@ -177,9 +177,9 @@ def test_scores_of_samples_by_hand():
 
 def test_some_problems_are_watched_and_not_trained_on():
     own = [row for row in ROWS for _ in range(2)]
-    assert from_tests.watch_some(own, ["references"]) == (own, ["references"])
+    assert from_tests.watch_some(own) == (own, [])
     more = [problem(number) for number in range(20) for _ in range(3)]
-    train, watched = from_tests.watch_some(more, ["references"])
+    train, watched = from_tests.watch_some(more)
     assert {row["task_id"] for row in watched} == {"times-7", "times-15"} and len(watched) == 6
     assert sorted(map(str, train + watched)) == sorted(map(str, more))
 
@@ -278,10 +278,52 @@ def test_a_run_that_is_stopped_in_any_stage_goes_on_where_it_was(tuned, profile,
     assert not equal(own, weights(learner, "both"))
 
 
+def test_each_round_draws_anew_and_adds_to_what_was_found_before(tuned, profile, monkeypatch):
+    learner = steps(profile, monkeypatch)
+    assert [scores["passed"] for scores in learner.rounds] == [len(learner.rows), 2 * len(learner.rows)]
+    assert learner.own[0]["completion"].endswith("x = 2")  # found in the first round
+    lengths = [len(LeetcodeTask().completion(row)) for row in learner.corpus.train]
+    assert [len(LeetcodeTask().completion(row)) for row in learner.rows] == sorted(lengths)[: len(learner.rows)]
+
+
+@pytest.mark.parametrize("answered_by", ["references", "base"])
+def test_the_model_that_is_named_answers_the_first_round(tuned, profile, monkeypatch, answered_by):
+    asked = dataclasses.replace(profile.from_tests, answered_by=answered_by)
+    learner = FromTests(dataclasses.replace(profile, from_tests=asked))
+    shutil.rmtree(learner.folder, ignore_errors=True)
+    learner.read_data()
+    learner.load_model()
+    tokens, logits = torch.tensor([[1, 2, 3]]), []
+    write = references(learner.rows, profile.seed)
+
+    def asking(model, *rest, **named):
+        with torch.no_grad():
+            logits.append(model(input_ids=tokens).logits)
+        return write(model, *rest, **named)
+
+    monkeypatch.setattr(own_answers, "generate", asking)
+    learner.sample()
+    expected = {}
+    for arm in ("references", "base"):
+        with learner.using(arm), torch.no_grad():
+            expected[arm] = learner.model(input_ids=tokens).logits
+    assert not torch.equal(expected["references"], expected["base"])
+    assert all(torch.equal(one, expected[answered_by]) for one in logits) and logits
+    first = read_jsonl(learner.folder / "round_1" / "answers.jsonl")[0]["run"]
+    other = dataclasses.replace(asked, answered_by={"base": "references", "references": "base"}[answered_by])
+    learner.asked, learner.rounds = other, []
+    learner.sampled = [[] for _ in learner.rows]
+    learner.sample()
+    assert read_jsonl(learner.folder / "round_1" / "answers.jsonl")[0]["run"] != first  # another's are not taken
+
+
 def test_base_and_references_are_notebook_03s_and_own_arms_are_scored_alike(tuned, profile, monkeypatch):
     learner = steps(profile, monkeypatch)
     scores = learner.score()
     assert list(scores) == ["base", "references", "both", "own"]
+    saved = json.loads((learner.before / "metrics.json").read_text(encoding="utf-8"))
+    assert (scores["base"], scores["references"]) == (saved["base"], saved["tuned"])
+    assert [a["text"] for a in learner.answers["references"]] == [a["text"] for a in tuned.answers["tuned"]]
     evaluate_task = from_tests.evaluation.evaluate_task
     monkeypatch.setattr(from_tests.evaluation, "evaluate_task", None)  # what is scored is not scored again
     assert steps(profile, monkeypatch).score() == scores
@@ -297,12 +339,45 @@ def test_base_and_references_are_notebook_03s_and_own_arms_are_scored_alike(tune
             learner.model, learner.tokenizer, LeetcodeTask(), learner.corpus.test, learner.settings
         )
     assert again["perplexity"] == pytest.approx(tuned.metrics["base"]["perplexity"], rel=1e-4)
+    with learner.using("both"):
+        again, _ = from_tests.evaluation.evaluate_task(
+            learner.model, learner.tokenizer, LeetcodeTask(), learner.corpus.test, learner.settings
+        )
+    assert again["perplexity"] == pytest.approx(scores["both"]["perplexity"], rel=1e-4)
+    assert scores["both"]["perplexity"] != scores["own"]["perplexity"]
     other = learner.score_other_texts()
     assert list(other) == list(scores) and all(len(row) == 4 for row in other.values())
+    assert len({row["solutions"] for row in other.values()}) == 4  # four models
+    monkeypatch.setattr(from_tests, "completion_nats", None)  # what is measured is not measured again
+    assert learner.score_other_texts() == other
     metrics = learner.save()
     # each with an end of its own
     assert metrics["kept"] == {"answers": len(learner.own), "problems": len(learner.rows), "as_reference": 0}
     assert set(metrics["p_values"]) == {"both", "own"} and len(metrics["rounds"]) == 2
+    assert all(trained["watched_problems"] == 0 for trained in metrics["training"].values())  # four are too few
+
+
+def test_p_values_are_of_all_problems_and_of_one_tier(tuned, profile):
+    learner = FromTests(profile)
+    learner.read_data()
+    tiers = ["Warm-up"] * 6 + ["Hard"] * 6
+    learner.corpus.splits["test"] = [{"difficulty": tier} for tier in tiers]
+    passed = {"base": "000000000000", "references": "000000111111", "own": "111111000000"}
+    learner.answers = {arm: [{"passed": one == "1"} for one in some] for arm, some in passed.items()}
+    assert learner._p_values("own") == {"base": 2 / 64, "references": 1.0}
+    assert learner._p_values("own", "Warm-up") == {"base": 2 / 64, "references": 2 / 64}
+
+
+def test_what_changed_is_trained_and_scored_again(tuned, profile, monkeypatch):
+    learner, trained = steps(profile, monkeypatch), []
+    learner.score()
+    fine_tune = from_tests.fine_tune
+    monkeypatch.setattr(from_tests, "fine_tune", lambda trainer: trained.append(1) or fine_tune(trainer))
+    learner.own = learner.own[:-1]
+    learner.train("own")
+    assert trained == [1]
+    monkeypatch.setattr(from_tests.evaluation, "evaluate_task", lambda *_, **__: ({"new": 1}, []))
+    assert learner._scored("own")["metrics"] == {"new": 1} and learner._scored("both")["metrics"] != {"new": 1}
 
 
 def test_where_nothing_passes_nothing_is_trained_and_the_rest_goes_on(tuned, profile, monkeypatch):

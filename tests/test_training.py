@@ -291,7 +291,8 @@ def test_rows_that_do_not_fit_are_counted_and_left_out(fresh, profile, rows, tmp
     limit = token_count(tokenizer, shortest)
     kept, fit = training.examples(tokenizer, rows, False, limit)
     assert [len(one["input_ids"]) for one in kept] == [limit] and fit == [shortest]
-    trainer = training.make_trainer(model, tokenizer, rows, rows, SETTINGS, limit, tmp_path, 1)
+    tuned = models.add_lora(model, profile.lora, 1)
+    trainer = training.make_trainer(tuned, tokenizer, rows, rows, SETTINGS, limit, tmp_path, 1)
     assert trainer.rows_too_long == len(rows) - 1 and trainer.validation_rows == [shortest]
     with pytest.raises(UserError, match="raise it in the profile"):
         training.make_trainer(model, tokenizer, rows, rows, SETTINGS, 5, tmp_path, 1)

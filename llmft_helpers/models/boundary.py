@@ -12,16 +12,20 @@ def as_asked(tokenizer, prompt: str) -> str:
     return prompt + "\n" if joined else prompt
 
 
+def split(tokenizer, prompt: str, completion: str) -> tuple[str, str]:
+    """(the prompt as it is asked, what is left of the completion then)."""
+    begin, whole = as_asked(tokenizer, prompt), prompt + completion
+    return (begin, whole.removeprefix(begin)) if whole.startswith(begin) else (prompt, completion)
+
+
 def encode(tokenizer, prompt: str, completion: str) -> tuple[list[int], int]:
     """(tokens of prompt and completion without an end token, how many of them are the prompt's as it is asked).
 
     The two are tokenized together, as some tokenizers begin every text with a sign of its own; but apart where a token
     would still reach over the end of the prompt.
     """
-    begin = as_asked(tokenizer, prompt)
-    if not (prompt + completion).startswith(begin):
-        begin = prompt
+    begin, rest = split(tokenizer, prompt, completion)
     known, whole = tokenizer(begin).input_ids, tokenizer(prompt + completion).input_ids
     if whole[: len(known)] != known:
-        whole = known + tokenizer((prompt + completion).removeprefix(begin), add_special_tokens=False).input_ids
+        whole = known + tokenizer(rest, add_special_tokens=False).input_ids
     return whole, len(known)

@@ -1,5 +1,7 @@
 """What ends a text, for every kind of model that is read here."""
 
+from collections.abc import Sequence
+
 # A tokenizer names one end token. An instruct model's is the end of its turn, and it still ends a plain text with its
 # base's: the ends of Llama 3, of Qwen, whose code models know files too, of SmolLM2 and of Gemma, by name.
 NAMES = (
@@ -10,6 +12,16 @@ NAMES = (
 
 def end_tokens(tokenizer) -> list[int]:
     """Ids of the tokens after which nothing belongs to an answer, the tokenizer's own end token first."""
-    ids = dict(zip(NAMES, tokenizer.convert_tokens_to_ids(list(NAMES)), strict=True))  # an unknown one's is <unk>'s
-    known = [i for name, i in ids.items() if i is not None and tokenizer.convert_ids_to_tokens(i) == name]
-    return list(dict.fromkeys([tokenizer.eos_token_id, *known]))
+    return list(dict.fromkeys([tokenizer.eos_token_id, *_known(tokenizer, NAMES).values()]))
+
+
+def start_of_text(tokenizer) -> int:
+    """What stands before a text where the tokenizer begins texts with nothing: the end of the one before it. Of Qwen and
+    SmolLM2 that is no end of a turn."""
+    return _known(tokenizer, ["<|endoftext|>"]).get("<|endoftext|>", tokenizer.eos_token_id)
+
+
+def _known(tokenizer, names: Sequence[str]) -> dict[str, int]:
+    """Name -> id, of those in the vocabulary."""
+    ids = dict(zip(names, tokenizer.convert_tokens_to_ids(list(names)), strict=True))  # an unknown one's is <unk>'s
+    return {name: i for name, i in ids.items() if i is not None and tokenizer.convert_ids_to_tokens(i) == name}

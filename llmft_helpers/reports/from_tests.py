@@ -6,7 +6,7 @@
 import pandas
 
 from .sentences import code_verdict, points
-from .tables import ARM_NAMES, p_text, with_interval
+from .tables import ARM_NAMES, counted, holm, p_text, with_interval
 
 ARMS = ("base", "references", "own", "both")
 EQUAL = "the same number"
@@ -42,7 +42,7 @@ def rounds_table(rounds: list[dict]) -> pandas.DataFrame:
             "pass@1": with_interval(scores, "pass_at_1"),
             f"pass@{scores['samples']}": with_interval(scores, "pass_at_k"),
             "solved at least once": scores["solved_problems"],
-            "answers that differ": f"{scores['different_rate']:.0%}",
+            "different answers": f"{scores['different_rate']:.0%}",
         }
         for number, scores in enumerate(rounds, 1)
     }
@@ -54,14 +54,14 @@ def sampling(scores: dict) -> str:
     every, count = scores["problems"] * scores["samples"], scores["samples"]
     others = ", ".join(f"{n} {verdict}" for verdict, n in scores["verdicts"].items() if verdict != "passed")
     others = f" ({others})" if others else ""
-    text = f"Of {every:,} answers to {scores['problems']} training problems **{scores['passed']}** pass every test"
+    text = f"Of {every:,} answers to {scores['problems']} training problems **{scores['passed']}** passed every test"
     if not scores["passed"]:
         return f"{text}{others}: in this round there is nothing to learn from."
     return (
         f"{text}{others}. pass@1 is **{with_interval(scores, 'pass_at_1')}**, pass@{count} "
-        f"**{with_interval(scores, 'pass_at_k')}**: {scores['solved_problems']} problems are solved at least once in "
-        f"{count} answers. {scores['different_rate']:.0%} of the answers differ from those to the same problem before "
-        "them."
+        f"**{with_interval(scores, 'pass_at_k')}**: {counted(scores['solved_problems'], 'problem is', 'problems are')} "
+        f"solved at least once in {count} answers. If equal answers to one problem are counted once, "
+        f"{scores['different_rate']:.0%} of the answers are left."
     )
 
 
@@ -69,26 +69,28 @@ def kept(counts: dict[str, int], at_most: int, answered_by: str = "references") 
     """What is trained on: problems with an own answer each, and how many of these are the reference."""
     if not counts["answers"]:
         return (
-            "**No answer was kept, so that there is nothing to train on.** What follows shows the models that were "
-            "there before. A larger model, easier problems or more answers a problem would be needed."
+            "**No answer was kept, so that there is nothing to train on:** none passed, or none as a body under the "
+            "problem's own signature. What follows shows the models that were there before. A larger model, easier "
+            "problems or more answers a problem would be needed."
         )
     why = {
         "references": "the model that was tuned on it may remember it, and learns nothing new from it",
         "base": "the base, which was not shown it, came to the same",
     }
     known = (
-        f"Of them **{counts['as_reference']}** hold the reference solution as it stands: {why[answered_by]}."
+        f"The reference solution as it stands: **{counts['as_reference']}** of them; {why[answered_by]}."
         if counts["as_reference"]
         else "None of them is the reference solution as it stands."
     )
     return (
-        f"Kept: **{counts['answers']}** passing answers to **{counts['problems']}** problems, at most {at_most} to "
-        f"each, no two with the same syntax tree. {known}"
+        f"Kept: **{counted(counts['answers'], 'passing answer', 'passing answers')}** to "
+        f"**{counted(counts['problems'], 'problem', 'problems')}**, at most {at_most} to each, no two with the same "
+        f"syntax tree. {known}"
     )
 
 
 def training(trained: dict[str, dict]) -> str:
-    """Each arm's loss on the answers that were watched instead of trained on."""
+    """Each arm's loss on what was watched instead of trained on."""
     if not trained:
         return "No answer was kept, nothing was trained."
     return "\n".join(_trained(arm, of) for arm, of in trained.items())
@@ -97,10 +99,18 @@ def training(trained: dict[str, dict]) -> str:
 def _trained(arm: str, trained: dict) -> str:
     losses = {entry["step"]: entry["validation_loss"] for entry in trained["history"] if "validation_loss" in entry}
     first, kept, last = min(losses), trained["kept_step"], max(losses)
+    problems = trained["watched_problems"]
+    watched = (
+        f"the watched answers to {counted(problems, 'problem', 'problems')}"
+        if problems
+        else "references of the validation problems, as too few problems were solved to watch some"
+    )
+    left_out = trained["rows_too_long"]
     return (
-        f"- {ARM_NAMES[arm]}: {trained['steps']} steps in {trained['seconds']:.0f} s. Loss on the watched answers "
-        f"{losses[first]:.2f} at step {first} and {losses[last]:.2f} at step {last}, the last; kept are the weights "
-        f"of step {kept} (**{losses[kept]:.2f}**)."
+        f"- {ARM_NAMES[arm]}: {counted(trained['steps'], 'step', 'steps')} in {trained['seconds']:.0f} s. Loss on "
+        f"{watched}: {losses[first]:.2f} at step {first} and {losses[last]:.2f} at step {last}, the last; kept are the "
+        f"weights of step {kept} (**{losses[kept]:.2f}**)."
+        + (f" Longer than `max_length` and left out: {counted(left_out, 'answer', 'answers')}." if left_out else "")
     )
 
 
@@ -128,13 +138,19 @@ def _compared(metrics: dict, arm: str, p_values: dict[str, float]) -> str:
     )
 
 
-def by_difficulty(metrics: dict, level: str = "Warm-up") -> str:
-    """Problems of one tier solved, by arm."""
-    solved = {arm: metrics[arm]["per_difficulty"].get(level) for arm in arms(metrics)}
+def warm_up(metrics: dict) -> str:
+    """Problems of the easiest tier solved, by arm."""
+    solved = {arm: metrics[arm]["per_difficulty"].get("Warm-up") for arm in arms(metrics)}
     if not all(solved.values()):
-        return f"No test problem is of the tier {level}."
+        return "No test problem is of the tier Warm-up."
+    p_values = metrics["warm_up_p_values"]
     shown = ", ".join(f"{ARM_NAMES[arm]} {with_interval(part, 'pass_at_1')}" for arm, part in solved.items())
-    return f"Of {solved['base']['problems']} unseen {level} problems solved: {shown}."
+    tests = "".join(
+        f" {ARM_NAMES[arm]} against {ARM_NAMES[other]}: {p_text(p)}."
+        for arm, by_other in p_values.items()
+        for other, p in by_other.items()
+    )
+    return f"Of {solved['base']['problems']} unseen Warm-up problems solved: {shown}.{tests}"
 
 
 def forgotten(other_texts: dict[str, dict[str, float]]) -> str:
@@ -171,16 +187,25 @@ def lessons(metrics: dict, seconds: dict[str, float]) -> str:
             f"{last['pass_at_1']:.1%}; that is no measure of unseen ones."
         )
     if metrics["p_values"]:
-        best = max(metrics["p_values"], key=lambda arm: metrics[arm]["pass_at_1"])
-        gained = metrics[best]["pass_at_1"] - metrics["references"]["pass_at_1"]
-        p = metrics["p_values"][best]["references"]
-        lines.append(
-            f"- The better of the new models solves {metrics[best]['pass_at_1']:.1%} of the unseen problems, the one "
-            f"tuned on references {metrics['references']['pass_at_1']:.1%} ({p_text(p)}): "
-            f"{code_verdict(gained, p, EQUAL)}. The untuned base solves {metrics['base']['pass_at_1']:.1%}."
-        )
+        lines.append(_unseen(metrics))
     else:
         lines.append("- No answer was kept: a model cannot learn from solutions that it does not find.")
     took = f"{sum(seconds.values()) / 60:.1f} minutes"
     lines.append(f"- The timed stages of this run took {took}; what an earlier run had finished is not in them.")
     return "\n".join(lines)
+
+
+def _unseen(metrics: dict) -> str:
+    """Each new model against references; of two new models the p-values are adjusted for their number."""
+    adjusted = holm([p_values["references"] for p_values in metrics["p_values"].values()])
+    before = metrics["references"]["pass_at_1"]
+
+    def of(arm: str, p: float) -> str:
+        share = metrics[arm]["pass_at_1"]
+        return f"{ARM_NAMES[arm]} **{share:.1%}** ({p_text(p)}: {code_verdict(share - before, p, EQUAL)})"
+
+    new = "; ".join(of(arm, p) for arm, p in zip(metrics["p_values"], adjusted, strict=True))
+    return (
+        f"- Of the unseen problems the untuned base solves {metrics['base']['pass_at_1']:.1%} and the model tuned on "
+        f"references {before:.1%}. Against the latter, p adjusted for the number of new models: {new}."
+    )

@@ -6,9 +6,7 @@
 from collections import Counter
 
 from ..profiles import LoraSettings
-from .tables import p_text
-
-SIGNIFICANT = 0.05
+from .tables import SIGNIFICANT, p_text
 
 
 def translation_rows(rows: dict[str, int], unused: int) -> str:

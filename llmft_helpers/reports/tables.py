@@ -14,6 +14,7 @@ from .unshown import is_shown
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 ARM_NAMES |= {"references": "tuned on references", "own": "on own answers", "both": "on both"}  # notebook 05
+SIGNIFICANT = 0.05
 INTERVALS = {
     "bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95",
     "parses_rate": "parses_ci95", "pass_at_k": "pass_at_k_ci95",
@@ -50,8 +51,26 @@ def with_interval(metrics: dict, key: str) -> str:
 
 
 def p_text(p: float) -> str:
-    """A p-value in words; resampling a thousand times can give none below 0.001."""
-    return "p ≤ 0.001" if p <= 0.001 else f"p = {p:.2g}"
+    """A p-value in words; resampling a thousand times can give none below 0.001. Rounded to two figures, or to more
+    where two would put it on the other side of SIGNIFICANT."""
+    if p <= 0.001:
+        return "p ≤ 0.001"
+    shown = (f"{p:.{figures}g}" for figures in range(2, 18))
+    return f"p = {next(text for text in shown if (float(text) < SIGNIFICANT) == (p < SIGNIFICANT))}"
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979), in the given order."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def settings_table(profile, name: str) -> pandas.DataFrame:

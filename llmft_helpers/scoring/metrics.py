@@ -16,7 +16,8 @@ from sacrebleu.significance import PairedTest
 
 from ..cpu.shared_prefix import causal_lm, read_shared_prefix
 from ..errors import UserError
-from ..models.boundary import encode
+from ..models.boundary import encode, split
+from ..models.endings import start_of_text
 
 BOOTSTRAP_SAMPLES = 1000
 CHUNK_LOGITS = 2**22  # logits held at once: they should fit into a processor's cache
@@ -47,22 +48,19 @@ def total(parts: list[Nats]) -> Nats:
     return Nats(sum(p.nats for p in parts), sum(p.tokens for p in parts), sum(p.utf8_bytes for p in parts))
 
 
-def completion_nats(
-    model, tokenizer, rows: list[dict[str, str]], batch_size: int = 16, add_end: bool = True
-) -> list[Nats]:
+def completion_nats(model, tokenizer, rows: list[dict[str, str]], batch_size: int = 16) -> list[Nats]:
     """Nats of each row's completion given its prompt, in the order of `rows` of `{"prompt", "completion"}`.
 
-    Scores the completion's tokens and, with `add_end`, the end token, as in training. The result does not
-    depend on batch size or order. Vocabulary logits are formed for scored positions only, in chunks.
+    Scores the completion's tokens and the end token, as in training; bytes are those of the scored text. The result
+    does not depend on batch size or order. Vocabulary logits are formed for scored positions only, in chunks.
     """
-    end = [tokenizer.eos_token_id] if add_end else []
     encoded = []
     for row in rows:
         whole, known = encode(tokenizer, row["prompt"], row["completion"])
-        begin = [] if known else [tokenizer.eos_token_id]
-        encoded.append((begin + whole + end, len(begin) + known))
+        begin = [] if known else [start_of_text(tokenizer)]
+        encoded.append(([*begin, *whole, tokenizer.eos_token_id], len(begin) + known))
     return [
-        Nats(nats, len(tokens) - scored_from, len(row["completion"].encode()))
+        Nats(nats, len(tokens) - scored_from, len(split(tokenizer, row["prompt"], row["completion"])[1].encode()))
         for row, (tokens, scored_from), nats in zip(
             rows, encoded, _nats(model, tokenizer, encoded, batch_size), strict=True
         )
@@ -72,11 +70,11 @@ def completion_nats(
 def text_nats(model, tokenizer, texts: list[str], window: int, batch_size: int = 16) -> list[Nats]:
     """Nats of each whole text, every token of it scored once, in the order of `texts`.
 
-    A text is read after what the tokenizer begins texts with (or else the end token), in windows of at most `window`
+    A text is read after what the tokenizer begins texts with (or else the end of a text before it), in windows of at most `window`
     tokens: they start half a window apart and score what none has scored before, so that every token of a long
     text has at least half a window, and of a short one all there is, before it.
     """
-    begin = tokenizer("").input_ids or [tokenizer.eos_token_id]
+    begin = tokenizer("").input_ids or [start_of_text(tokenizer)]
     tokens = [begin + tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     windows = [_windows(one, len(begin), window) for one in tokens]
     nats = iter(_nats(model, tokenizer, [part for parts in windows for part in parts], batch_size))

@@ -1,8 +1,9 @@
 """Notebook 05 step by step: answers are sampled and graded, those that pass are trained on, all arms are compared."""
 
 import contextlib
+import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -124,13 +125,16 @@ class FromTests:
                 trained = fine_tune(self._trainer(folder / "trainer" / run))
                 note = adapter_note(self.profile, "leetcode") | {"run": run, "training": trained}
                 save_adapter(self.model, folder / "adapter", note)
-                shutil.rmtree(folder / "trainer")
+            shutil.rmtree(folder / "trainer", ignore_errors=True)
             self._take(folder / "adapter")
-        self.adapters[arm], self.trained[arm] = folder / "adapter", note["training"]
+        _, watched = watch_some(self.own)
+        self.adapters[arm] = folder / "adapter"
+        self.trained[arm] = note["training"] | {"watched_problems": len({row["task_id"] for row in watched})}
         return self.trained[arm]
 
     def _trainer(self, folder: Path):
-        train, watched = watch_some(self.own, self.corpus.validation)
+        train, watched = watch_some(self.own)
+        watched = watched or self.corpus.validation
         rows = [training_rows(LeetcodeTask(), some) for some in (train, watched)]
         length, seed = self.profile.model.max_length, self.profile.seed
         return make_trainer(self.model, self.tokenizer, *rows, self.training, length, folder, seed)
@@ -167,18 +171,15 @@ class FromTests:
 
     def _scored(self, arm: str) -> dict:
         """Metrics and answers of an adapter, kept beside it."""
-        path = self.adapters[arm].parent / "scores.json"
+
+        def score() -> dict:
+            metrics, answers = evaluation.evaluate_task(
+                self.model, self.tokenizer, LeetcodeTask(), self.corpus.test, self.settings, label=arm
+            )
+            return {"metrics": metrics, "answers": answers}
+
         tests = self.corpus.manifest["fingerprints"]["test"]
-        run = fingerprint([references.content(self.adapters[arm]), tests, self.settings.max_new_tokens])
-        kept = read_json(path) if path.is_file() else {}
-        if kept.get("run") != run:
-            with self.using(arm):
-                metrics, answers = evaluation.evaluate_task(
-                    self.model, self.tokenizer, LeetcodeTask(), self.corpus.test, self.settings, label=arm
-                )
-            kept = {"run": run, "metrics": metrics, "answers": answers}
-            write_json(path, kept)
-        return kept
+        return self._kept(arm, "scores.json", [tests, self.settings.max_new_tokens], score)
 
     def score_other_texts(self) -> dict[str, dict]:
         """Bits per byte by arm: translations and solutions given their prompt, and each language as raw text."""
@@ -186,14 +187,30 @@ class FromTests:
         wanted = {"translations": training_rows(TranslationTask("es-en"), pairs)}
         wanted["solutions"] = training_rows(LeetcodeTask(), problems)
         texts = {LANGUAGES[side]: [row[side] for row in pairs] for side in LANGUAGES}
+        length = self.profile.model.max_length
+
+        def score() -> dict:
+            nats = {kind: completion_nats(self.model, self.tokenizer, rows) for kind, rows in wanted.items()}
+            nats |= {kind: text_nats(self.model, self.tokenizer, some, length) for kind, some in texts.items()}
+            return {kind: total(some).bits_per_byte for kind, some in nats.items()}
+
         self.other: dict[str, dict] = {}
         for arm in self.metrics:
-            with self.stages("forgetting"), self.using(arm):
-                nats = {kind: completion_nats(self.model, self.tokenizer, rows) for kind, rows in wanted.items()}
-                length = self.profile.model.max_length
-                nats |= {kind: text_nats(self.model, self.tokenizer, some, length) for kind, some in texts.items()}
-                self.other[arm] = {kind: total(some).bits_per_byte for kind, some in nats.items()}
+            with self.stages("forgetting"):
+                self.other[arm] = self._kept(arm, "other_texts.json", [wanted, texts], score)
         return self.other
+
+    def _kept(self, arm: str, name: str, asked: list, measure: Callable[[], dict]) -> dict:
+        """What `measure` says of an arm, from the file `name` where it stands there already."""
+        adapter = None if arm == "base" else self.adapters[arm]
+        folder = adapter.parent if arm in self.trained else self.folder / arm
+        run = fingerprint([asdict(self.profile.model), adapter and references.content(adapter), asked])
+        kept = read_json(folder / name) if (folder / name).is_file() else {}
+        if kept.get("run") != run:
+            with self.using(arm):
+                kept = {"run": run, "measured": measure()}
+            write_json(folder / name, kept)
+        return kept["measured"]
 
     def save(self) -> dict:
         """Metrics and predictions on disk; the metrics."""
@@ -203,25 +220,22 @@ class FromTests:
             "kept": self.kept,
             "training": self.trained,
             "p_values": {arm: self._p_values(arm) for arm in self.trained},
+            "warm_up_p_values": {arm: self._p_values(arm, "Warm-up") for arm in self.trained},
             "other_texts": self.other,
             "provenance": provenance(self.profile, self.stages, self.corpus.manifest["fingerprints"]),
         }
         save_metrics(self.profile, "from_tests", metrics)
         return metrics
 
-    def _p_values(self, arm: str) -> dict[str, float]:
-        """McNemar's, of problems solved, against each arm that was there before."""
-        return {
-            other: evaluation.paired_code_p_value(self.answers[other], self.answers[arm])
-            for other in ("base", "references")
-        }
+    def _p_values(self, arm: str, tier: str | None = None) -> dict[str, float]:
+        """McNemar's, of problems solved (of one tier), against each arm that was there before."""
+        chosen = [tier in (None, row.get("difficulty")) for row in self.corpus.test]
+        answers = {name: list(itertools.compress(some, chosen)) for name, some in self.answers.items()}
+        return {other: evaluation.paired_code_p_value(answers[other], answers[arm]) for other in ("base", "references")}
 
 
-def watch_some(own: list[dict], validation: list[dict]) -> tuple[list[dict], list[dict]]:
-    """(rows to train on, rows to watch the loss on): the own answers to every WATCHED-th problem; `validation`
-    where there are too few problems."""
+def watch_some(own: list[dict]) -> tuple[list[dict], list[dict]]:
+    """(rows to train on, rows to watch the loss on): the latter are the own answers to every WATCHED-th problem."""
     names = list(dict.fromkeys(row["task_id"] for row in own))
     watched = set(names[WATCHED - 1 :: WATCHED])
-    if not watched:
-        return own, validation
     return [row for row in own if row["task_id"] not in watched], [row for row in own if row["task_id"] in watched]

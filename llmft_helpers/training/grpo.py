@@ -57,7 +57,7 @@ def tests_passed(completions: list[str], problem: list[str], **_) -> list[float 
 def _reward(code: str, row: dict) -> float | None:
     try:
         (graded,) = grade([code], [row], workers=1)
-    except RuntimeError as error:  # ours, not the answer's: it costs this one reward
+    except (RuntimeError, OSError) as error:  # ours, not the answer's: it costs this one reward
         print(f"{row['task_id']}: one answer is left out: {error}", file=sys.stderr)
         return None
     return 0.0 if "unsafe" in graded["verdicts"] else graded["tests_passed"] / graded["tests_total"]

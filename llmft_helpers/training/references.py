@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..data.corpora import Corpus
 from ..errors import UserError
-from ..models.loading import refuse_other_base
+from ..models.loading import read_adapter_note, refuse_other_base
 from ..profiles import Profile
 from ..runs import file_digest, read_json, run_dir
 from .checkpoints import restore_adapter
@@ -13,11 +13,22 @@ LORA = {"r": "rank", "lora_alpha": "alpha", "use_rslora": "use_rslora", "target_
 
 
 def saved_scores(profile: Profile, corpus: Corpus) -> dict:
-    """metrics.json of notebook 03; UserError if it is missing, or of other problems than `corpus`."""
+    """metrics.json of notebook 03; UserError if it is missing, or of other problems, answers of another length or
+    another adapter than those of now."""
     folder = run_dir(profile, "leetcode")
+    read_adapter_note(folder / "adapter")  # a clone has the scores alone
     saved = read_json(folder / "metrics.json")
     if saved["provenance"]["data"] != corpus.manifest["fingerprints"]:
         raise UserError(f"{folder} is of other problems than this profile's: run notebook 03 again")
+    then, now = saved["provenance"]["profile"]["leetcode"]["max_new_tokens"], profile.leetcode.max_new_tokens
+    if then != now:
+        raise UserError(
+            f"{folder} is of answers of at most leetcode.max_new_tokens = {then}, this profile says {now}: run "
+            "notebook 03 again"
+        )
+    written = content(folder / "adapter")
+    if saved.get("adapter", written) != written:  # not noted by earlier versions
+        raise UserError(f"{folder}/metrics.json is of another adapter than the one beside it: run notebook 03 again")
     return saved
 
 

@@ -16,6 +16,7 @@ from ..runs import Stages, provenance, run_dir, save_metrics, write_json, write_
 from ..scoring import evaluation
 from .checkpoints import delete_checkpoints
 from .fine_tuning import fine_tune, make_trainer
+from .references import content
 from .tracking import tracking_arguments
 from .watching import Watch
 
@@ -120,6 +121,7 @@ class Experiment:
         metrics = self.metrics | self._comparison()
         metrics |= {
             "training": self.trained,
+            "adapter": content(self.folder / "adapter"),
             "rows": self.corpus.counts,
             "provenance": provenance(self.profile, self.stages, self.corpus.manifest["fingerprints"])
             | {"processes": processes.count()},
@@ -166,7 +168,6 @@ def train_task(profile: Profile, name: str) -> Path:
 
     A sharded model (FSDP) is trained and saved only: it cannot answer row by row.
     """
-    processes.start_processes()
     experiment = Experiment(profile, name)
     experiment.read_data()
     experiment.load_model()
