@@ -19,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from transformers import AutoTokenizer
+
 from llmft_helpers import runs
 from llmft_helpers.device import compute_dtype, device_description, has_card
 from llmft_helpers.grading.execution import grade
@@ -45,7 +47,8 @@ def ours(model: Path, folder: Path) -> tuple[dict, list[dict]]:
 
 def theirs(harness: str, model: Path, experiment: Experiment, folder: Path) -> tuple[dict, list[str]]:
     """(the harness's results file, the texts that it generated)."""
-    runs.write_jsonl(folder / "outputs" / "lm-eval" / f"{experiment.name}.jsonl", rows_of(experiment))
+    rows = rows_of(experiment, AutoTokenizer.from_pretrained(model))
+    runs.write_jsonl(folder / "outputs" / "lm-eval" / f"{experiment.name}.jsonl", rows)
     settings, dtype = experiment.settings, str(compute_dtype()).removeprefix("torch.")
     command = [
         harness, "run", "--model", "hf", "--model_args", f"pretrained={model.resolve()},dtype={dtype}",

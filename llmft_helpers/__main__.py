@@ -40,6 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for every verb
+            raise
+        print(
+            "error: the GPU's memory is full: nvidia-smi shows what else uses it; or lower evaluation_batch_size in a "
+            "copy of the profile",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:  # `| head` has seen enough
         discard_output()
         return 128 + signal.SIGPIPE

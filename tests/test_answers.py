@@ -84,6 +84,10 @@ def test_description_of_an_answer(answer, code, traits):
     assert {name for name, value in described.items() if value} == set(traits.split())
 
 
+def test_without_the_type_of_its_result_an_answer_is_not_typed():
+    assert not describe_code(CODE.replace(" -> int", ""), PROMPT, ROW)["type_hints"]
+
+
 DESIGN = (
     "class Cache:\n    def __init__(self, size: int):\n        self.size = size\n\n    def get(self, key{}) -> int:\n"
 )

@@ -5,8 +5,10 @@ import random
 import unicodedata
 from itertools import combinations
 
+import numpy
 import pytest
 
+from llmft_helpers.data import duplicates
 from llmft_helpers.data.cleaning import (
     MAX_CHARACTERS,
     language_of,
@@ -140,6 +142,21 @@ def parts(count: int, edges) -> set[frozenset[int]]:
                 todo += near[node]
         found.add(frozenset(part))
     return found
+
+
+def test_texts_are_compared_in_portions_as_they_are_at_once(monkeypatch):
+    whole = parts_of(near_duplicate_labels(variants(0)))
+    monkeypatch.setattr(duplicates, "PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(duplicates, "TEXTS_AT_ONCE", 16)
+    assert parts_of(near_duplicate_labels(variants(0))) == whole and len(whole) > 1
+
+
+def test_a_large_source_may_have_larger_groups_and_two_large_groups_stay_apart():
+    rows = numpy.arange(4000)
+    number, stays = grouped(["a"] * 4000, [rows], [numpy.maximum(rows - 29, 0)])  # 30 rows of one sentence, 40 allowed
+    assert stays.all() and len(set(number[:30])) == 1
+    number, stays = grouped(["a"] * 400, [rows[:400]], [rows[:400] // 100])
+    assert stays.sum() == 80 and len(set(number[stays])) == 4
 
 
 def parts_of(labels) -> set[frozenset[int]]:

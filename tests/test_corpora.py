@@ -204,6 +204,22 @@ def test_families_stay_together(source, problems_of, seed):
     assert accounts_balance(corpus)
 
 
+def test_a_family_larger_than_a_group_of_sentences_may_be_stays_together(source, problems_of):
+    rows = made_problems(90, 40)
+    for row in rows[:40]:
+        row["family"] = "large"
+    splits = problems_of(source("code", rows)).splits
+    assert sum(any(row.get("family") == "large" for row in part) for part in splits.values()) == 1
+
+
+def test_rows_that_would_hold_too_large_a_group_together_are_counted(source, pairs_of):
+    rows = made_pairs(200, 50)
+    for row in rows[:60]:
+        row["en"] = "Yes, of course we will."
+    entry = pairs_of(source("a", rows)).manifest["sources"]["a"]
+    assert entry["dropped"] == {"chain of shared sentences": 40} and entry["unused"] == 0
+
+
 def test_published_splits_are_kept_and_training_yields_to_them(source, problems_of):
     train, test = made_problems(60, 13), made_problems(24, 14)
     test[1]["problem_description"] = test[0]["problem_description"] + "!!"  # an exact copy inside the test

@@ -7,6 +7,7 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models.generation import Generated
 from llmft_helpers.profiles import load_profile
 from llmft_helpers.scoring import evaluation
+from llmft_helpers.scoring.metrics import bootstrap_ci95
 
 PROBLEM = {
     "task_id": "double-it", "difficulty": "Easy", "problem_description": "Return twice n.", "source": "code",
@@ -30,7 +31,9 @@ def test_translation_arm(base, pairs, monkeypatch, profile):
     metrics, answers = evaluation.evaluate_task(*base, TranslationTask(), pairs, profile.translation)
     assert metrics["prompt_echo_rate"] == pytest.approx(1 / 5) and metrics["eos_rate"] == 1.0
     assert [answer["chrf"] for answer in answers[:4]] == pytest.approx([100.0] * 4)
-    assert metrics["per_source"]["formal"]["rows"] == 2
+    per_source = metrics["per_source"]
+    assert per_source["formal"]["rows"] == 2 and per_source["formal"]["bleu"] == pytest.approx(100)
+    assert per_source["everyday"]["bleu"] < metrics["bleu"] < 100  # the wrong one is an everyday row
     # "Hello." and "No quiero ir sin ti." have no function word of one language alone
     assert metrics["answer_language"] == pytest.approx({"target": 3 / 5, "source": 0, "other": 2 / 5})
     assert metrics["bleu_01"] == pytest.approx(metrics["bleu"] / 100)
@@ -56,8 +59,23 @@ def test_code_arm_counts_work_and_form_apart(base, monkeypatch):
     assert metrics["code_only_rate"] == 0.5 and metrics["parses_rate"] == 0.75 and metrics["type_hints_rate"] == 0.75
     assert [answer["failure"] for answer in answers] == ["", "wrong", "", "SyntaxError"]
     easy = metrics["per_difficulty"]["Easy"]
-    assert easy["problems"] == 4 and easy["pass_at_1"] == 0.5 and easy["pass_at_1_ci95"] == metrics["pass_at_1_ci95"]
+    assert easy["problems"] == 4 and easy["pass_at_1"] == 0.5
+    assert easy["pass_at_1_ci95"] == pytest.approx([0.0676, 0.9324], abs=1e-4)  # Clopper-Pearson, of a table
+    assert easy["tests_passed_ci95"] == bootstrap_ci95([1, 2 / 3, 1, 0]) != easy["pass_at_1_ci95"]
     assert sum(metrics["verdicts"].values()) == 4 and metrics["verdicts"]["passed"] == 2
+
+
+def test_a_tier_has_its_own_problems(base, monkeypatch):
+    rows = [PROBLEM | {"task_id": f"p{i}", "difficulty": tier} for i, tier in enumerate(("Easy", "Hard", "Hard"))]
+    answering(monkeypatch, [RIGHT, CUT, CUT])
+    metrics, _ = evaluation.evaluate_task(*base, LeetcodeTask(), rows, load_profile("tiny").leetcode)
+    tiers = {tier: (part["problems"], part["pass_at_1"]) for tier, part in metrics["per_difficulty"].items()}
+    assert tiers == {"Easy": (1, 1.0), "Hard": (2, 0.0)}
+
+
+def test_an_echo_holds_its_whole_source():
+    assert evaluation.echoes("Hola, Ana.", "Hola Ana: hello")
+    assert not evaluation.echoes("Hola, Ana.", "") and not evaluation.echoes("Hola, Ana.", "Hola")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +93,13 @@ def test_failure_classes(verdict, detail, name):
 
 
 def test_few_shot_prompts_reach_the_model(base, pairs, monkeypatch, profile):
-    seen = []
+    seen, scored, completion_nats = [], [], evaluation.completion_nats
+
+    def score(model, tokenizer, rows, *rest):
+        scored.extend(row["prompt"] for row in rows)
+        return completion_nats(model, tokenizer, rows, *rest)
+
+    monkeypatch.setattr(evaluation, "completion_nats", score)
 
     def spy(model, tokenizer, prompts, *_, **__):
         seen.extend(prompts)
@@ -84,12 +108,24 @@ def test_few_shot_prompts_reach_the_model(base, pairs, monkeypatch, profile):
     monkeypatch.setattr(evaluation, "generate", spy)
     evaluation.evaluate_task(*base, TranslationTask(), pairs[:2], profile.translation, shots=pairs[3:4])
     assert all(prompt.startswith("Spanish: Llueve.\nEnglish: It is raining.\n\nSpanish: ") for prompt in seen)
+    assert scored == seen and len(seen) == 2
 
 
 def test_records_hold_question_reference_and_every_arm(pairs):
-    records = evaluation.merge_predictions(pairs[:1], {"base": [{"text": "no"}], "tuned": [{"text": "yes"}]})
-    assert records[0]["en"] == pairs[0]["en"] and records[0]["base"]["text"] == "no"
-    assert evaluation.paired_code_p_value([{"passed": True}], [{"passed": True}]) == 1.0
+    arms = {arm: [{"text": f"{arm} {i}"} for i in range(2)] for arm in ("base", "tuned")}
+    records = evaluation.merge_predictions(pairs[:2], arms)
+    assert [row["en"] for row in records] == [row["en"] for row in pairs[:2]]
+    texts = [(row["base"]["text"], row["tuned"]["text"]) for row in records]
+    assert texts == [("base 0", "tuned 0"), ("base 1", "tuned 1")]
+
+
+def test_two_arms_are_compared_with_each_other_by_the_test_that_is_named(monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation, "bleu_p_value", lambda *arguments: asked.append(arguments))
+    evaluation.paired_translation_p_value([{"text": "b"}], [{"text": "t"}], ["r"], "ar")
+    assert asked == [(["b"], ["t"], ["r"], "ar")]
+    base, tuned = ([{"passed": one == "1"} for one in some] for some in ("100000", "011111"))
+    assert evaluation.paired_code_p_value(base, tuned) == pytest.approx(14 / 64)
 
 
 def test_problems_whose_reference_fails_are_left_out():

@@ -27,7 +27,13 @@ METRICS = {
     "provenance": {
         "seed": 1,
         "device": "a CPU",
-        "profile": {"name": "tiny", "lora": {"rank": 4}, "model": {"load_in_4bit": True, "keep_16bit": []}},
+        "profile": {
+            "name": "tiny",
+            "lora": {"rank": 4},
+            "model": {"load_in_4bit": True, "keep_16bit": []},
+            "translation": {"max_new_tokens": 12},
+            "leetcode": {"max_new_tokens": 24},
+        },
     },
 }
 
@@ -46,7 +52,7 @@ def trained(profile, tmp_path_factory):
     models.save_adapter(model, results / "adapter", note)
     (results / "manifest.json").write_text(json.dumps({"sources": {"everyday": SOURCE}}))
     (results / "metrics.json").write_text(json.dumps(METRICS))
-    write_model_card(results)
+    write_model_card(results, tokenizer)
     return model.eval(), tokenizer, results / "adapter"
 
 
@@ -176,7 +182,7 @@ def test_the_code_on_the_card_rounds_the_layers_that_were_rounded(trained, tmp_p
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     metrics["provenance"]["profile"]["model"]["keep_16bit"] = ["v_proj"]
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    write_model_card(tmp_path)
+    write_model_card(tmp_path, trained[1])
     code = re.search(r"```python\n(.*?)prompt =", (tmp_path / "adapter" / "README.md").read_text(), re.DOTALL)[1]
     names: dict = {}
     exec(code, names)
@@ -199,6 +205,6 @@ def test_card_says_under_which_terms_the_base_is_used(base, says, trained, tmp_p
     shutil.copytree(trained[2].parent, tmp_path, dirs_exist_ok=True)
     note = tmp_path / "adapter" / models.ADAPTER_NOTE
     note.write_text(json.dumps(json.loads(note.read_text()) | {"base_model": base}))
-    write_model_card(tmp_path)
+    write_model_card(tmp_path, trained[1])
     card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
     assert not [text for text in says if text not in card]

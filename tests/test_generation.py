@@ -1,7 +1,6 @@
 """Generation: batches change nothing, answers end where they should."""
 
 import random
-import sys
 from dataclasses import replace
 
 import pytest
@@ -16,10 +15,6 @@ from llmft_helpers.models.gguf_files import GgufFile
 from llmft_helpers.models.gguf_tokenizer import read_tokenizer
 from llmft_helpers.models.loading import load_base_model, set_special_tokens
 from llmft_helpers.models.sampling import Sampling
-from llmft_helpers.runs import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from decoding_overhead import WholeTextStops  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +49,7 @@ def test_a_prompt_longer_than_the_model_holds_is_named_before_any_work(base, pro
     held = model.config.max_position_embeddings
     fits = "a" * (held - 12 - len(tokenizer("").input_ids))
     asked = [prompts[0], fits, fits + "a", fits + "aa"]
-    assert generation.too_long(model, tokenizer, asked, 12) == {2: held - 11, 3: held - 10}
+    generation._refuse_too_long(model, tokenizer, asked[:2], 12)
     monkeypatch.setattr(model, "generate", None)
     with pytest.raises(UserError, match=f"prompt 3 of 4 has {held - 11} tokens: with 12 for its answer .* the {held}"):
         generate(model, tokenizer, asked, 12)
@@ -314,6 +309,17 @@ def random_answers(tokenizer, stop, rows=40, tokens=48, seed=0):
         row[place : place + len(spelled)] = spelled
         row.insert(place + len(spelled) // 2, tokenizer.pad_token_id)  # shows nothing
     return torch.tensor([row[:tokens] for row in few])
+
+
+class WholeTextStops:
+    """Whether each row holds a stop string after its first word, by all of its tokens."""
+
+    def __init__(self, tokenizer, stop: tuple[str, ...]):
+        self.tokenizer, self.stop = tokenizer, stop
+
+    def __call__(self, ids, scores):  # (B, T)
+        texts = [generation._text(self.tokenizer, row) for row in ids]
+        return torch.tensor([generation._stop_place(text, self.stop) is not None for text in texts])  # (B,)
 
 
 @pytest.mark.parametrize("stop", STOPS)

@@ -16,6 +16,7 @@ from llmft_helpers.__main__ import main
 from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask
 from llmft_helpers.errors import UserError
 from llmft_helpers.models import gguf_export
+from llmft_helpers.models.boundary import after_docstring
 from llmft_helpers.models.exporting import merged_in_float32
 from llmft_helpers.models.gguf_files import gguf_model
 from llmft_helpers.models.ollama import chat_template, modelfile
@@ -184,6 +185,18 @@ def test_a_chat_asks_the_last_message_in_our_prompt(task, typed, asked):
     messages = [{"role": "user", "content": "Adiós."}, {"role": "assistant", "content": "Bye."}]
     template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(chat_template(task))
     assert template.render(messages=[*messages, {"role": "user", "content": typed}]) == asked
+
+
+def test_a_chat_puts_the_line_break_behind_a_docstring_where_the_tokenizer_wants_it():
+    asked, after = 'def total(numbers):\n    """Sum."""', after_docstring(Joining())
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True).from_string(
+        chat_template(LeetcodeTask(), after)
+    )
+    assert template.render(messages=[{"role": "user", "content": asked}]) == asked + "\n"
+    read = dict(commands(modelfile(LeetcodeTask(), [], 2048, 160, after)))
+    assert read["TEMPLATE"].endswith("{{ $message.Content }}\n{{ end }}{{ end }}")
+    translator = chat_template(TranslationTask("es-en"), after)
+    assert translator == chat_template(TranslationTask("es-en"))
 
 
 @pytest.mark.parametrize("name", ["gemma3", "llama-sentencepiece"])

@@ -6,6 +6,7 @@ import jinja2
 import pytest
 import yaml
 from test_evaluation import PROBLEM
+from test_prompts import Joining
 
 from llmft_helpers.data.corpora import Corpus
 from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask
@@ -28,12 +29,12 @@ def experiment(request, profile, pairs):
 
 
 @pytest.mark.parametrize("experiment", TASKS, indirect=True)
-def test_task_files_ask_what_our_task_asks(experiment):
+def test_task_files_ask_what_our_task_asks(experiment, base):
     name, task = experiment.name, experiment.task
     settings = yaml.safe_load((lm_eval_check.TASKS / f"llmft_{name}.yaml").read_text(encoding="utf-8"))
     # as lm_eval.utils renders it
     harness = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    for row, written in zip(experiment.corpus.test, lm_eval_check.rows_of(experiment), strict=True):
+    for row, written in zip(experiment.corpus.test, lm_eval_check.rows_of(experiment, base[1]), strict=True):
         assert harness.from_string(settings["doc_to_text"]).render(written) == task.prompt(row)
         assert harness.from_string(settings["doc_to_target"]).render(written) == task.completion(row)
     asked = settings["generation_kwargs"]
@@ -41,6 +42,14 @@ def test_task_files_ask_what_our_task_asks(experiment):
     assert asked["max_gen_toks"] == getattr(load_profile("demo"), name).max_new_tokens
     assert settings["task"] == f"llmft_{name}"
     assert settings["dataset_kwargs"]["data_files"] == {"test": f"outputs/lm-eval/{name}.jsonl"}
+
+
+@pytest.mark.parametrize("experiment", ["leetcode"], indirect=True)
+def test_rows_ask_with_the_line_break_that_the_tokenizer_wants(experiment):
+    (row,), (written,) = experiment.corpus.test, lm_eval_check.rows_of(experiment, Joining())
+    task = experiment.task
+    assert written["prompt"] == task.prompt(row) + "\n" and written["prompt"].endswith('"""\n')
+    assert written["prompt"] + written["completion"] == task.prompt(row) + task.completion(row)
 
 
 @pytest.mark.parametrize("experiment", ["translation"], indirect=True)

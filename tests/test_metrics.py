@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,27 @@ def test_what_all_rows_begin_with_is_read_once_and_changes_nothing(base, rows, m
     assert [length >= len(tokenizer(shots).input_ids) for length, _ in known] == [True]
 
 
+def test_what_is_read_once_ends_before_the_first_scored_token_of_any_row(base, rows):
+    model, tokenizer = base
+    prompt = "".join(row["prompt"] + row["completion"] for row in rows)
+    alike = [{"prompt": prompt, "completion": text} for text in (" Where is it?", " no", " nothing")]
+    alike.append({"prompt": prompt[:-3], "completion": prompt[-3:] + " no"})  # scored where others are still asked
+    one, together = (metrics.completion_nats(model, tokenizer, alike, size) for size in (1, 8))
+    assert [n.nats for n in together] == pytest.approx([n.nats for n in one], rel=2e-4)
+
+
+def test_a_training_model_is_scored_without_dropout_and_trains_on(fresh, profile, rows):
+    from llmft_helpers.models import loading
+
+    model = loading.add_lora(fresh[0], replace(profile.lora, dropout=0.5), 1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    model.train()
+    first, second = (metrics.completion_nats(model, fresh[1], rows) for _ in range(2))
+    assert first == second and model.training
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_perplexity_does_not_depend_on_batch_size_or_order(base, rows, batch_size):
     model, tokenizer = base
@@ -60,11 +82,17 @@ def test_perplexity_does_not_depend_on_batch_size_or_order(base, rows, batch_siz
 def test_a_token_budget_cuts_batches_and_changes_nothing(base, rows, monkeypatch):
     model, tokenizer = base
     whole = metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats
-    sizes, score = [], metrics._batch_nats
-    monkeypatch.setattr(metrics, "_batch_nats", lambda m, some, pad: sizes.append(len(some)) or score(m, some, pad))
+    sizes, cells, score = [], [], metrics._batch_nats
+
+    def noted(model, some, pad):
+        sizes.append(len(some))
+        cells.append(len(some) * max(len(tokens) for tokens, _ in some))
+        return score(model, some, pad)
+
+    monkeypatch.setattr(metrics, "_batch_nats", noted)
     monkeypatch.setattr(metrics, "BATCH_TOKENS", 150)
     assert metrics.total(metrics.completion_nats(model, tokenizer, rows, 8)).nats == pytest.approx(whole, rel=2e-4)
-    assert sum(sizes) == len(rows) and 1 < len(sizes) < len(rows)
+    assert sum(sizes) == len(rows) and 1 < len(sizes) < len(rows) and max(cells) <= 150
 
 
 def test_chunked_vocabulary_gives_the_same_sum(base, rows, monkeypatch):
@@ -135,6 +163,16 @@ def test_corpus_metrics_equal_the_sacrebleu_command(tmp_path, metric, name):
     assert ours["signature"].split("|version")[0] == theirs["signature"].split("|version")[0]
 
 
+def test_each_score_is_its_own_metrics_and_in_its_own_direction():
+    short, long = "the cat", "the cat sat on the mat"
+    for text, reference in ((short, long), (long, short)):
+        one = metrics.ChrF().compute(predictions=[text], references=[reference])["score"]
+        assert metrics.sentence_scores([text], [reference]) == pytest.approx([one])
+    scores = metrics.translation_scores(HYPOTHESES, REFERENCES)
+    for name, metric in (("bleu", metrics.Bleu), ("chrf", metrics.ChrF), ("ter", metrics.Ter)):
+        assert scores[name] == metric().compute(predictions=HYPOTHESES, references=REFERENCES)["score"]
+
+
 @pytest.mark.parametrize(
     ("predictions", "references"),
     [
@@ -194,6 +232,8 @@ def test_bootstrap_interval_covers_the_mean_and_is_repeatable():
     # normal approximation: 0.7 +- 1.96 * sqrt(0.21 / 100)
     assert low == pytest.approx(0.61, abs=0.02) and high == pytest.approx(0.79, abs=0.02)
     assert metrics.bootstrap_ci95(values) == [low, high]
+    low, high = metrics.bootstrap_ci95([0.0] * 3000 + [1.0] * 7000)
+    assert high - low == pytest.approx(2 * 1.96 * (0.21 / 10_000) ** 0.5, rel=0.1)
 
 
 def test_an_exact_interval_of_none_and_of_all():
@@ -226,7 +266,7 @@ def test_the_interval_of_pass_at_k_is_over_problems():
     passed = [0] * 30 + [4] * 5 + [8] * 5
     score, interval = metrics.pass_at_k_scores(passed, 8, 1)
     assert score == pytest.approx(7.5 / 40) and interval == metrics.bootstrap_ci95([0.0] * 30 + [0.5] * 5 + [1.0] * 5)
-    assert metrics.pass_at_k_scores(passed, 8, 8)[0] == 0.25
+    assert metrics.pass_at_k_scores(passed, 8, 8) == (0.25, metrics.share_ci95([True] * 10 + [False] * 30))
     none, upper = metrics.pass_at_k_scores([0] * 40, 8, 8)
     assert none == 0 and upper == metrics.share_ci95([False] * 40) and upper[1] > 0.08
     assert metrics.pass_at_k_scores([8] * 40, 8, 1) == (1.0, metrics.share_ci95([True] * 40))

@@ -15,7 +15,7 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
 from llmft_helpers.models import whole_files
 from llmft_helpers.models.embedded import EMBEDDED, character_tokenizer, embedded_model, random_model, terms
-from llmft_helpers.models.endings import end_tokens
+from llmft_helpers.models.endings import end_tokens, start_of_text
 from llmft_helpers.models.padding import set_padding
 from llmft_helpers.profiles import ModelSettings
 from llmft_helpers.runs import ROOT, cache_dir
@@ -406,6 +406,24 @@ def test_a_text_ends_at_every_token_that_is_known_to_end_one():
     assert ends(["<unk>", "a", "<|endoftext|>", "<|im_end|>"], "<|im_end|>") == [3, 2]
     assert ends(["<unk>", "<eos>", "<end_of_turn>"], "<eos>") == [1, 2]
     assert ends(["<unk>", "a", "</s>"], "</s>") == [2]
+    assert ends(["<unk>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"], "<|eot_id|>") == [2, 1, 3]
+    of_qwen = ["<unk>", "<|endoftext|>", "<|im_end|>", "<|file_sep|>", "<|repo_name|>", "<|fim_pad|>"]
+    assert ends(of_qwen, "<|endoftext|>") == [1, 2, 3, 4, 5]
+
+
+def test_a_text_without_a_begin_token_stands_behind_the_end_of_another_text_and_not_of_a_turn():
+    from tokenizers import Tokenizer
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    def start(*names):
+        vocabulary = {name: i for i, name in enumerate(names)}
+        for unknown in ({"unk_token": "<unk>"}, {}):
+            backend = Tokenizer(kinds.WordLevel(vocabulary, **unknown))
+            yield start_of_text(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=names[-1], **unknown))
+
+    assert list(start("<unk>", "<|endoftext|>", "<|im_end|>")) == [1, 1]
+    assert list(start("<unk>", "a", "</s>")) == [2, 2]
 
 
 def test_reload_keeps_the_precision_of_training(fresh, profile, tmp_path):

@@ -131,6 +131,19 @@ def test_each_answer_has_its_verdict(asked, tmp_path):
     assert json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0]) == answers[0]
 
 
+def test_each_answer_is_graded_against_its_own_problem(asked, tmp_path, monkeypatch):
+    path = tmp_path / "answers.jsonl"
+    for row, some in zip(ROWS, sample(path), strict=True):
+        number = row["task_id"].split("-")[1]
+        right = [f"{number} * n" in one["text"] or f"n*{number}" in one["text"] for one in some]
+        assert [one["passed"] for one in some] == right
+    longer = dataclasses.replace(SETTINGS, max_new_tokens=SETTINGS.max_new_tokens + 1)
+    monkeypatch.setattr(sys.modules[__name__], "SETTINGS", longer)
+    asked.clear()
+    sample(path, ROWS[:2])
+    assert asked == [2]  # answers of another length are not taken
+
+
 def answer(body: str, passed: bool = True) -> dict:
     return {"code": f"{ROWS[0]['starter_code']}\n{body}", "passed": passed}
 

@@ -7,7 +7,7 @@ import pytest
 import tiny_gguf
 
 from llmft_helpers.data.prompts import LeetcodeTask, TranslationTask, few_shot_prompt, training_rows
-from llmft_helpers.models.boundary import as_asked, encode
+from llmft_helpers.models.boundary import after_docstring, as_asked, encode, split
 from llmft_helpers.models.gguf_files import GgufFile
 from llmft_helpers.models.gguf_tokenizer import read_tokenizer
 from llmft_helpers.training.fine_tuning import example
@@ -116,6 +116,8 @@ class Joining:
 
 def test_a_prompt_ends_with_the_line_break_that_its_tokenizer_joins_to_its_marks():
     assert as_asked(Joining(), 'a"""') == 'a"""\n' and as_asked(Joining(), "a:") == "a:"
+    assert after_docstring(Joining()) == "\n"
+    assert split(Joining(), 'a"""', "\nbc") == ('a"""\n', "bc") and split(Joining(), 'a"""', " b") == ('a"""', " b")
     assert encode(Joining(), 'a"""', "\nbc") == ([0, 1, 4, 1, 1], 3)
     assert encode(Joining(), 'a"""', " b") == ([0, 1, 3, 1, 1], 3)  # what follows is no line break
     assert encode(Joining(), "a:", "\nb") == ([0, 1, 1, 1, 1], 3)

@@ -282,6 +282,16 @@ def test_after_a_stage_the_system_has_what_the_stage_freed():
     assert full - resident() > 150e6 and last
 
 
+def test_a_stage_that_is_entered_again_adds_its_seconds(monkeypatch):
+    ticks = iter([0, 2, 10, 13])
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: next(ticks))
+    stages = runs.Stages()
+    for _ in range(2):
+        with stages("data"):
+            pass
+    assert stages.seconds == {"data": 5.0}
+
+
 def test_provenance_says_what_ran(profile):
     stages = runs.Stages()
     for name in ("data", "training", "data"):
@@ -319,6 +329,7 @@ def test_the_commit_is_that_of_the_suites_own_repository(tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     (copy / "outputs").mkdir(parents=True)
     (copy / "code.py").write_text("1\n")
+    (copy / "outputs" / "metrics.json").write_text("1\n")
     monkeypatch.setattr(runs, "ROOT", copy)
     assert runs.git_commit() is None
     git(tmp_path, "init")
@@ -332,6 +343,9 @@ def test_the_commit_is_that_of_the_suites_own_repository(tmp_path, monkeypatch):
     ours = git(copy, "rev-parse", "--short", "HEAD")
     assert runs.git_commit() == ours
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as in a hook of the parent
+    assert runs.git_commit() == ours
+    (copy / "outputs" / "metrics.json").write_text("2\n")  # results are no change of the code
+    (copy / "new.py").touch()
     assert runs.git_commit() == ours
     (copy / "code.py").write_text("2\n")
     assert runs.git_commit() == f"{ours}+"

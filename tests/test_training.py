@@ -176,7 +176,9 @@ def test_only_a_whole_checkpoint_of_the_same_run_is_gone_on_with(fresh, profile,
     keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
     trainer.model.int8_products = True
     keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
-    assert len(keys) == 9
+    trainer.model.precision = "4-bit but v_proj"
+    keys.add(training._run_key(trainer.model, rows, rows[:2], SETTINGS, 256, 1))
+    assert len(keys) == 10
 
 
 def overfitted(profile, rows, folder):

@@ -13,7 +13,7 @@ def signature(starter_code: str) -> tuple[str, str] | None:
         return None
     opening = next(line for line in starter.split("\n") if re.match(r"\s*def ", line))
     indent = " " * (len(opening) - len(opening.lstrip()) + 4)
-    return (starter, indent) if _parsed(f"{starter}\n{indent}pass") else None
+    return (starter, indent) if parsed(f"{starter}\n{indent}pass") else None
 
 
 def docstring(statement: str, indent: str) -> str:
@@ -27,11 +27,11 @@ def body(starter_code: str, completion: str, entry_point: str) -> str | None:
     """What stands under the signature in a whole solution, its other definitions after it; None where the solution
     does not fit under this signature (other parameters, one line).
     """
-    head, tree = signature(starter_code), _parsed(completion)
+    head, tree = signature(starter_code), parsed(completion)
     if head is None or tree is None:
         return None
     starter, indent = head
-    wanted = _method(_parsed(f"{starter}\n{indent}pass"), entry_point)
+    wanted = _method(parsed(f"{starter}\n{indent}pass"), entry_point)
     owner, method = _owner(tree, entry_point), _method(tree, entry_point)
     if not wanted or not method or _names(wanted) != _names(method) or method.decorator_list:
         return None
@@ -43,10 +43,11 @@ def body(starter_code: str, completion: str, entry_point: str) -> str | None:
         parts += ["\n" + textwrap.indent(textwrap.dedent(_source(node, lines)), indent[:-4]) for node in others]
     parts += ["\n\n" + _source(node, lines) for node in tree.body if node is not owner and node is not method]
     text = "\n".join(parts)
-    return text if _same_method(_parsed(f"{starter}\n{text}"), method, entry_point) else None
+    return text if _same_method(parsed(f"{starter}\n{text}"), method, entry_point) else None
 
 
-def _parsed(code: str) -> ast.Module | None:
+def parsed(code: str) -> ast.Module | None:
+    """None for what is no Python."""
     try:
         return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -118,12 +118,13 @@ def _disk(profile_name: str | None) -> Finding:
 
 
 def _needs(profile_name: str | None) -> tuple[str, int, int]:
-    """(what needs it, GB of memory, GB of disk); a card holds the model instead of the memory."""
+    """(what needs it, GB of memory, GB of disk); where a card is, it holds the model."""
     from ..device import has_card
 
     asked_for = _asked_for(profile_name)
-    name = asked_for if asked_for in NEEDS_GB and not has_card() else "the demo"
-    return name, *NEEDS_GB[name]
+    name = asked_for if asked_for in NEEDS_GB else "the demo"
+    memory, disk = NEEDS_GB[name]
+    return name, NEEDS_GB["the demo"][0] if has_card() else memory, disk
 
 
 def _asked_for(profile_name: str | None) -> str | None:

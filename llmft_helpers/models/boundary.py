@@ -12,6 +12,12 @@ def as_asked(tokenizer, prompt: str) -> str:
     return prompt + "\n" if joined else prompt
 
 
+def after_docstring(tokenizer) -> str:
+    """What `as_asked` puts behind a prompt that ends in a docstring: a line break, or nothing."""
+    closed = 'x\n"""'
+    return as_asked(tokenizer, closed).removeprefix(closed)
+
+
 def split(tokenizer, prompt: str, completion: str) -> tuple[str, str]:
     """(the prompt as it is asked, what is left of the completion then)."""
     begin, whole = as_asked(tokenizer, prompt), prompt + completion

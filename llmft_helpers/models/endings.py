@@ -16,8 +16,8 @@ def end_tokens(tokenizer) -> list[int]:
 
 
 def start_of_text(tokenizer) -> int:
-    """What stands before a text where the tokenizer begins texts with nothing: the end of the one before it. Of Qwen and
-    SmolLM2 that is no end of a turn."""
+    """What stands before a text where the tokenizer begins texts with nothing: the end of the text before it, which of
+    Qwen and SmolLM2 is not the end of a turn."""
     return _known(tokenizer, ["<|endoftext|>"]).get("<|endoftext|>", tokenizer.eos_token_id)
 
 

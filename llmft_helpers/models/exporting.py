@@ -8,6 +8,7 @@ import torch
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import Profile
 from ..runs import read_json, whole_folder, write_json, write_text
+from .boundary import after_docstring
 from .embedded import EMBEDDED, present_name, put_together
 from .endings import end_tokens
 from .gguf_export import write_gguf
@@ -40,7 +41,8 @@ def export(profile: Profile, adapter: Path, output: Path, file_format: str) -> N
             write(partial, merged, tokenizer, note, profile, output.name)
             if (adapter.parent / "manifest.json").is_file() and (adapter.parent / "metrics.json").is_file():
                 # not where the adapter was moved, or trained in shards or by GRPO
-                write_text(partial / "README.md", model_card(adapter.parent, note, str(output), file_format))
+                card = model_card(adapter.parent, note, str(output), file_format, tokenizer)
+                write_text(partial / "README.md", card)
     except WRITE_ERRORS as error:
         raise UserError(f"cannot write {output}: {reason(error)}; {room} have to fit on the disk") from error
 
@@ -62,11 +64,12 @@ def _write_merged(folder: Path, model, tokenizer, note: dict, *_) -> None:
 
 def _write_gguf(folder: Path, model, tokenizer, note: dict, profile: Profile, name: str) -> None:
     """Two GGUF files, and a Modelfile that asks the model as it was trained."""
-    task = noted_task(note)
-    write_gguf(folder, name, model, tokenizer, _base_file(profile.model.name, folder), chat_template(task))
+    task, after = noted_task(note), after_docstring(tokenizer)
+    template = chat_template(task, after)
+    write_gguf(folder, name, model, tokenizer, _base_file(profile.model.name, folder), template)
     longest = getattr(profile, task.name).max_new_tokens
     ends = tokenizer.convert_ids_to_tokens(end_tokens(tokenizer))
-    text = modelfile(task, ends, model.config.max_position_embeddings, longest)
+    text = modelfile(task, ends, model.config.max_position_embeddings, longest, after)
     write_text(folder / "Modelfile", text)
 
 

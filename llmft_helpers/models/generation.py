@@ -96,20 +96,15 @@ def _answering(model) -> Iterator[None]:
             module.gradient_checkpointing = on
 
 
-def too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> dict[int, int]:
-    """{index: tokens} of the prompts that leave no room for `max_new_tokens` in what the model can hold."""
-    room = model.config.get_text_config().max_position_embeddings - max_new_tokens
-    counts = (len(tokenizer(prompt).input_ids) for prompt in prompts)
-    return {index: count for index, count in enumerate(counts) if count > room}
-
-
 def _refuse_too_long(model, tokenizer, prompts: list[str], max_new_tokens: int) -> None:
-    for index, count in too_long(model, tokenizer, prompts, max_new_tokens).items():
-        held = model.config.get_text_config().max_position_embeddings
-        raise UserError(
-            f"prompt {index + 1} of {len(prompts)} has {count} tokens: with {max_new_tokens} for its answer that is "
-            f"more than the {held} that the model can hold; shorten it, or lower max_new_tokens"
-        )
+    held = model.config.get_text_config().max_position_embeddings
+    for number, prompt in enumerate(prompts, 1):
+        count = len(tokenizer(prompt).input_ids)
+        if count + max_new_tokens > held:
+            raise UserError(
+                f"prompt {number} of {len(prompts)} has {count} tokens: with {max_new_tokens} for its answer that is "
+                f"more than the {held} that the model can hold; shorten it, or lower max_new_tokens"
+            )
 
 
 def _generate_batch(

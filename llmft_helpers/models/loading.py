@@ -1,4 +1,4 @@
-"""Models: the 4-bit base, its LoRA adapters, and the small model that comes with the suite.
+"""Models: the 4-bit base, its LoRA adapters.
 
 There is one path for CPU and GPU, Unsloth's `FastLanguageModel`; nothing here loads 4-bit weights around
 it, because bitsandbytes' own CPU path repacks weights after an evaluation and then trains wrongly.

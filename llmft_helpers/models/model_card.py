@@ -6,6 +6,7 @@ from ..data.prompts import LANGUAGES, LeetcodeTask, Task, TranslationTask
 from ..profiles import ModelSettings
 from ..reports.tables import INTERVALS, markdown, p_text, with_interval
 from ..runs import read_json, write_text
+from .boundary import as_asked
 from .embedded import EMBEDDED, present_name, terms
 from .loading import model_path, read_adapter_note
 from .notes import noted_task
@@ -44,7 +45,7 @@ import torch
 {load}
 prompt = {prompt!r}
 inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
-tokens = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+tokens = model.generate(**inputs, max_new_tokens={longest}, do_sample=False)
 print(tokenizer.decode(tokens[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))
 ```"""
 OLLAMA = """In this folder:
@@ -78,7 +79,7 @@ The model knows this one prompt format. {limits}
 ## Results
 
 On {test_rows} test rows that training did not see, all arms scored by the same code at the same precision; in
-brackets the 95% bootstrap interval.
+brackets the 95% interval.
 
 {results}
 
@@ -100,16 +101,16 @@ EXAMPLE_PROBLEM = {
 EXAMPLE_PAIR = {"es": "¿Dónde está la estación?", "en": "Where is the station?"}
 
 
-def write_model_card(results: Path) -> None:
+def write_model_card(results: Path, tokenizer) -> None:
     """README.md in the adapter of a task's results folder, from its manifest.json and metrics.json."""
     adapter = results / "adapter"
-    card = model_card(results, read_adapter_note(adapter), str(adapter.resolve()), "adapter")
+    card = model_card(results, read_adapter_note(adapter), str(adapter.resolve()), "adapter", tokenizer)
     write_text(adapter / "README.md", card)
 
 
-def model_card(results: Path, note: dict, folder: str, kind: str) -> str:
+def model_card(results: Path, note: dict, folder: str, kind: str, tokenizer) -> str:
     """The card's text; `results` holds manifest.json and metrics.json, `folder` is what will be loaded, `kind` one of
-    KINDS."""
+    KINDS; its prompt is asked as `tokenizer` wants it."""
     manifest, metrics = read_json(results / "manifest.json"), read_json(results / "metrics.json")
     provenance, training = metrics["provenance"], metrics["training"]
     settings = provenance["profile"]
@@ -126,7 +127,7 @@ def model_card(results: Path, note: dict, folder: str, kind: str) -> str:
         seed=provenance["seed"],
         device=provenance["device"],
         training=f"{training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes",
-        use=_use(task, note["base_model"], folder, kind, _precision(settings["model"])),
+        use=_use(task, note["base_model"], folder, kind, settings, tokenizer),
         limits=_limits(task),
         data=_data(manifest),
         test_rows=rows["test"],
@@ -136,15 +137,17 @@ def model_card(results: Path, note: dict, folder: str, kind: str) -> str:
     )
 
 
-def _use(task: Task, base: str, folder: str, kind: str, precision: str) -> str:
-    prompt = task.prompt(EXAMPLE_PAIR if isinstance(task, TranslationTask) else EXAMPLE_PROBLEM)
+def _use(task: Task, base: str, folder: str, kind: str, settings: dict, tokenizer) -> str:
+    example = EXAMPLE_PAIR if isinstance(task, TranslationTask) else EXAMPLE_PROBLEM
+    asked = {"prompt": as_asked(tokenizer, task.prompt(example)), "longest": settings[task.name]["max_new_tokens"]}
     if kind == "gguf":
+        prompt = task.prompt(example)  # the Modelfile and the chat template put behind it what is wanted
         return OLLAMA.format(weights=IN_USE, smaller=SMALLER, prompt=prompt)
     if kind == "merged":
-        return PYTHON.format(load=LOAD_MERGED.format(folder=folder), prompt=prompt)
+        return PYTHON.format(load=LOAD_MERGED.format(folder=folder), **asked)
     # A made or converted base has no address on a hub; its folder is what can be loaded.
-    path = str(model_path(ModelSettings(name=base)))
-    return PYTHON.format(load=LOAD_ADAPTER.format(base=path, folder=folder, precision=precision), prompt=prompt)
+    path, precision = str(model_path(ModelSettings(name=base))), _precision(settings["model"])
+    return PYTHON.format(load=LOAD_ADAPTER.format(base=path, folder=folder, precision=precision), **asked)
 
 
 def _terms(name: str) -> str:

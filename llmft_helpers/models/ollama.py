@@ -10,18 +10,20 @@ IN_USE, SMALLER = "model-f16.gguf", "model-q8_0.gguf"
 LAST_OF_OLLAMA = "{{ range $i, $message := .Messages }}{{ if eq (len (slice $.Messages $i)) 1 }}ASKED{{ end }}{{ end }}"
 
 
-def chat_template(task: Task) -> str:
-    """In Jinja, for llama.cpp's and LM Studio's chats."""
-    return _asked(task, "{{ messages[-1]['content'] }}")
+def chat_template(task: Task, after: str = "") -> str:
+    """In Jinja, for llama.cpp's and LM Studio's chats. `after`: what the tokenizer wants behind a problem's docstring,
+    of `boundary.after_docstring`."""
+    behind = "{{ '\\n' }}" * after.count("\n")  # Jinja drops a template's own last line break
+    return _asked(task, "{{ messages[-1]['content'] }}", behind)
 
 
-def modelfile(task: Task, ends: list[str], context: int, longest_answer: int) -> str:
+def modelfile(task: Task, ends: list[str], context: int, longest_answer: int, after: str = "") -> str:
     """For `ollama create`: the weights beside it, our prompt, greedy answers as they were scored.
 
     An answer stops at the end tokens `ends`, at the task's stop strings, or after `longest_answer` tokens; no token is
     made less likely because it was written before, as Ollama does unless it is told. `context`: what the model holds.
     """
-    template = LAST_OF_OLLAMA.replace("ASKED", _asked(task, "{{ $message.Content }}"))
+    template = LAST_OF_OLLAMA.replace("ASKED", _asked(task, "{{ $message.Content }}", after))
     settings = {
         "temperature": 0,
         "repeat_penalty": 1,
@@ -35,9 +37,9 @@ def modelfile(task: Task, ends: list[str], context: int, longest_answer: int) ->
     return "\n".join(lines) + "\n"
 
 
-def _asked(task: Task, question: str) -> str:
+def _asked(task: Task, question: str, after: str) -> str:
     """The task's prompt around `question`; of a problem it is what the user types, code up to the answer."""
-    return task.prompt({task.source: question}) if isinstance(task, TranslationTask) else question
+    return task.prompt({task.source: question}) if isinstance(task, TranslationTask) else question + after
 
 
 def _quoted(text: str) -> str:

@@ -17,6 +17,7 @@ from ..processes import spread
 from ..profiles import TaskSettings
 from .answers import describe_code, extract_code
 from .metrics import (
+    Bleu,
     bleu_p_value,
     bootstrap_ci95,
     completion_nats,
@@ -130,7 +131,7 @@ def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]
     traits = [describe_code(answer, task.prompt(row), row) for answer, row in zip(raw, rows, strict=True)]
     graded = spread(list(zip(code, rows, strict=True)), lambda part: grade(*map(list, zip(*part, strict=True))))
     scores = {
-        **translation_bleu(raw, [row["completion"] for row in rows]),
+        "bleu": code_bleu(raw, [row["completion"] for row in rows]),
         **work_scores(graded),
         **{f"{name}_rate": _mean([trait[name] for trait in traits]) for name in CODE_TRAITS},
         **{f"{name}_ci95": share_ci95([trait[name] for trait in traits]) for name in CODE_TRAITS},
@@ -144,9 +145,9 @@ def _score_code(task: LeetcodeTask, rows: list[dict], generated: list[Generated]
     ]
 
 
-def translation_bleu(answers: list[str], references: list[str]) -> dict[str, float]:
+def code_bleu(answers: list[str], references: list[str]) -> float:
     """BLEU of code against the reference: kept because the study reported it, not because it grades code."""
-    return {"bleu": translation_scores(answers, references)["bleu"]}
+    return Bleu().compute(predictions=answers, references=references)["score"]
 
 
 def work_scores(graded: list[dict]) -> dict:

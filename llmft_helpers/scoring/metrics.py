@@ -70,7 +70,7 @@ def completion_nats(model, tokenizer, rows: list[dict[str, str]], batch_size: in
 def text_nats(model, tokenizer, texts: list[str], window: int, batch_size: int = 16) -> list[Nats]:
     """Nats of each whole text, every token of it scored once, in the order of `texts`.
 
-    A text is read after what the tokenizer begins texts with (or else the end of a text before it), in windows of at most `window`
+    A text is read after what the tokenizer begins texts with (or else `start_of_text`), in windows of at most `window`
     tokens: they start half a window apart and score what none has scored before, so that every token of a long
     text has at least half a window, and of a short one all there is, before it.
     """
@@ -258,10 +258,10 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 def pass_at_k_scores(passed: list[int], samples: int, k: int) -> tuple[float, list[float]]:
     """(pass@k, its 95% interval) over problems; `passed`: how many of a problem's `samples` answers pass.
 
-    Problems are resampled; where every problem has 0, or 1, which leaves no width, it is the exact interval.
+    Problems are resampled; where each has 0 or 1, as with k = samples, it is a share's exact interval.
     """
     shares = [pass_at_k(samples, count, k) for count in passed]
-    certain = set(shares) in ({0.0}, {1.0})
+    certain = set(shares) <= {0.0, 1.0}
     interval = share_ci95([share == 1 for share in shares]) if certain else bootstrap_ci95(shares)
     return sum(shares) / len(shares), interval
 

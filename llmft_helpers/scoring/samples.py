@@ -2,9 +2,10 @@
 parses. None of it says whether they mean anything.
 """
 
-import ast
 import re
 from collections.abc import Iterable
+
+from .answers import parses
 
 
 def sample_faults(samples: list[dict], train_text: str) -> dict[str, dict]:
@@ -37,13 +38,6 @@ def _count(rows: list[dict], key: str, words: set[str], copies: dict[str, str]) 
         faults["parses"] = sum(parses("class Solution:\n    def " + text) for text in texts) / len(texts)
         faults["texts"] = len(texts)
     return faults
-
-
-def parses(code: str) -> bool:
-    try:
-        return bool(ast.parse(code).body)
-    except (SyntaxError, ValueError):
-        return False
 
 
 def words_of(text: str) -> list[str]:

@@ -91,8 +91,7 @@ def _run_key(model, train, validation, settings: TrainSettings, max_length: int,
         model.loftq,
         model.int8_products,
     ]
-    in_4bit = getattr(model, "is_loaded_in_4bit", False)
-    base = [model.config._name_or_path, model.config._commit_hash, in_4bit, str(model.dtype)]
+    base = [model.config._name_or_path, model.config._commit_hash, model.precision, str(model.dtype)]
     return fingerprint([asdict(settings), train, validation, max_length, seed, adapter, base])
 
 
@@ -100,7 +99,7 @@ def fine_tune(trainer) -> dict:
     """Train, put the adapter of the lowest validation loss (or best score) in place, and return `{"history": [{"step",
     "loss" | "validation_loss" | "bleu" | "tests_passed"}], "samples": [{"step", "samples", "seconds"}], "steps",
     "kept_step", "resumed_from", "seconds", "tokens", "tokens_per_second",
-    "rows_too_long"}`; tokens are unpadded, seconds include those before an interruption.
+    "rows_too_long", "int8_products"}`; tokens are unpadded, seconds include those before an interruption.
 
     A run that was killed goes on from its last checkpoint in `output_dir` and ends as if it had not been, on a card
     within rounding; the checkpoints (adapter and optimizer, three at most) stay until `delete_checkpoints`. UserError

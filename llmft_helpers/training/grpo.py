@@ -94,6 +94,9 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
         output_dir=str(folder),
         max_steps=asked.grpo_steps,
         learning_rate=asked.grpo_learning_rate,
+        lr_scheduler_type="linear",  # these three are the library's; on a card Unsloth has others
+        warmup_steps=0,
+        weight_decay=0.0,
         num_generations=asked.samples,
         per_device_train_batch_size=asked.samples,
         gradient_accumulation_steps=PROMPTS,

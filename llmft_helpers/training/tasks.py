@@ -127,7 +127,7 @@ class Experiment:
             | {"processes": processes.count()},
         }
         save_metrics(self.profile, self.name, metrics)
-        write_model_card(self.folder)
+        write_model_card(self.folder, self.tokenizer)
         return metrics
 
     def _comparison(self) -> dict:
