@@ -10,6 +10,7 @@ import tiny_gguf
 import torch
 from test_gguf import FIGURES, read_tokenizer
 from test_models import small_files
+from test_prompts import Joining
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
 from llmft_helpers.__main__ import main
