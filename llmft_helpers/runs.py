@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import gzip
 import hashlib
 import importlib.metadata
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
+
+import psutil
 
 from .device import device_description, give_memory_back, peak_memory_gb
 from .errors import UserError, reason
@@ -141,7 +144,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     path = path.resolve()
     partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    shutil.rmtree(partial, ignore_errors=True)
+    _sweep(path)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -157,6 +160,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what this process, and those that were killed, left of their attempts at `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        pid = int(left.suffixes[-2][1:])
+        if pid == os.getpid() or not psutil.pid_exists(pid):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _as_usual(folder: Path) -> None:

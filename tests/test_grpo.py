@@ -134,6 +134,36 @@ def test_a_few_steps_follow_the_reward_and_a_stopped_run_goes_on(fresh, few_step
     assert [step for step, _ in seen] == [1] and torch.equal(seen[0][1], learned) and len(batches) == 2
 
 
+def test_a_stopped_run_asks_the_problems_of_its_epoch(fresh, few_steps, tmp_path, monkeypatch):
+    from transformers import TrainerCallback
+
+    asked = []
+
+    def rewards(completions, problem, **_):
+        asked.append(sorted({json.loads(one)["task_id"] for one in problem}))
+        return [1.0 for _ in completions]
+
+    class Stop(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 3:  # amid the second of three epochs of two steps
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(grpo, "tests_passed", rewards)
+    monkeypatch.setattr(grpo, "PROMPTS", 2)
+    longer = dataclasses.replace(few_steps, from_tests=dataclasses.replace(few_steps.from_tests, grpo_steps=6))
+    grpo.train_on(make(fresh, longer, tmp_path / "whole"))
+    whole = list(asked)
+    assert len(whole) == 6 and len({tuple(map(tuple, whole[n : n + 2])) for n in (0, 2, 4)}) > 1
+    asked.clear()
+    stopped = make(load_base_model(longer.model), longer, tmp_path / "stopped")
+    stopped.add_callback(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        grpo.train_on(stopped)
+    asked.clear()
+    grpo.train_on(make(load_base_model(longer.model), longer, tmp_path / "stopped"))
+    assert asked == whole[3:]
+
+
 def test_a_run_from_another_adapter_is_another_run(fresh, few_steps, tmp_path, monkeypatch):
     monkeypatch.setattr(grpo, "PROMPTS", 2)
     keys = [make(load_base_model(few_steps.model), few_steps, tmp_path, start).checks.key for start in ("a", "a", "b")]

@@ -191,6 +191,17 @@ def test_a_folder_that_is_replaced_may_be_a_link_and_is_never_missing(tmp_path, 
     assert os.listdir(tmp_path / "disk" / "adapter") == ["new"] and os.listdir(tmp_path / "disk") == ["adapter"]
 
 
+def test_what_a_killed_process_left_of_a_folder_goes_and_what_a_living_one_writes_stays(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, living = tmp_path / f".a[1].{ended.pid}.part", tmp_path / f".a[1].{os.getppid()}.part"
+    for folder in (left, living):
+        (folder / "weights").mkdir(parents=True)
+    with runs.whole_folder(tmp_path / "a[1]") as partial:
+        (partial / "new").touch()
+    assert sorted(tmp_path.iterdir()) == sorted([living, tmp_path / "a[1]"])
+
+
 def test_rows_survive_the_round_trip(tmp_path):
     rows = [{"es": "¿Qué? \u2028 «sí»", "n": [1, None, True]}, {"en": 'a "b"\n\tc'}]
     runs.write_jsonl(tmp_path / "a.jsonl", rows)

@@ -71,9 +71,9 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
     import unsloth  # noqa: F401  before trl
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig
 
-    from .trainer import Checks, Progress
+    from .trainer import Checks, ProblemTrainer, Progress
 
     asked, task, tracking = profile.from_tests, LeetcodeTask(), tracking_arguments(profile, "leetcode-grpo")
     room = profile.model.max_length - profile.leetcode.max_new_tokens
@@ -120,7 +120,7 @@ def make_grpo_trainer(model, tokenizer, rows: list[dict], profile: Profile, fold
         seed=profile.seed,
         data_seed=profile.seed,
     )
-    trainer = GRPOTrainer(
+    trainer = ProblemTrainer(
         model=model,
         reward_funcs=[tests_passed],
         args=arguments,

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with what a long run needs: it resumes where it was, keeps the best adapter, stops at a bad loss.
+"""TRL's trainers with what a long run needs: it resumes where it was, keeps the best adapter, stops at a bad loss.
 
 Unsloth must be imported before trl, so that this module is imported only where a model is trained.
 """
@@ -13,7 +13,7 @@ from torch.utils.data import DistributedSampler
 from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
-from trl import SFTTrainer
+from trl import GRPOTrainer, SFTTrainer
 
 from ..device import give_memory_back
 from ..errors import UserError
@@ -76,6 +76,16 @@ class LoraTrainer(SFTTrainer):
         loss = super().training_step(*args, **kwargs)  # ()
         check_finite(loss.item(), self.state.global_step + 1)
         return loss
+
+
+class ProblemTrainer(GRPOTrainer):
+    """The library's, but that the order of an epoch's problems is a function of seed and epoch: a resumed run would
+    begin with the first epoch's again."""
+
+    def _get_train_sampler(self, dataset=None):
+        sampler = super()._get_train_sampler(dataset)
+        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
+        return sampler
 
 
 def check_finite(loss: float, step: int) -> None:
