@@ -11,7 +11,7 @@ import pandas
 
 from llmft_helpers.models.embedded import present_name
 from llmft_helpers.reports.tables import holm, markdown, with_interval
-from llmft_helpers.runs import write_text
+from llmft_helpers.storage import write_text
 
 COMMAND = "python benchmarks/ablations.py"
 TITLES = {

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ablation_report import write_page, write_plot, write_table
 
-from llmft_helpers import runs
+from llmft_helpers import runs, storage
 from llmft_helpers.data import corpora
 from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.errors import UserError
@@ -121,7 +121,7 @@ def run_key(run: Run, pool: list[dict], splits: dict, profile: Profile) -> str:
     """Changes with all that decides a run's figures."""
     settings = profile.translation
     held_out = [splits["validation"], splits["test"] if run.group not in SWEEPS else None]
-    return runs.fingerprint([asdict(run.model), asdict(run.lora), asdict(run.train), [pool[i] for i in run.rows],
+    return storage.fingerprint([asdict(run.model), asdict(run.lora), asdict(run.train), [pool[i] for i in run.rows],
                              held_out, settings.direction, settings.max_new_tokens, profile.seed])  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
     groups = chosen_groups(plan, options.only)
     folder = runs.run_dir(profile, "ablations")
     path = folder / "rows.jsonl"
-    done = {row["key"]: row for row in runs.read_jsonl(path)} if path.is_file() else {}
+    done = {row["key"]: row for row in storage.read_jsonl(path)} if path.is_file() else {}
     keys = {run: run_key(run, corpus.train, corpus.splits, profile) for run in plan}
     started = None
     for run in plan:
@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "rank": run.lora.rank, "alpha": run.lora.alpha, "use_rslora": run.lora.use_rslora,
                 "batch_size": run.train.batch_size, "dropout": run.lora.dropout}  # fmt: skip
         done[keys[run]] = head | measure(run, profile, corpus.train, corpus.splits, folder)
-        runs.write_jsonl(path, done.values())
+        storage.write_jsonl(path, done.values())
         gc.collect()
     rows = [done[keys[run]] for run in plan if keys[run] in done]
     if not rows:
@@ -278,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     for target in (folder / "ablations.json", options.json):
         if target:
-            runs.write_json(target, document)
+            storage.write_json(target, document)
     write_table(document)
     write_plot(document, folder / "ablations.png")
     if options.docs:

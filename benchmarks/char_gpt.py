@@ -35,7 +35,8 @@ from llmft_helpers.device import device_description
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import load_profile
 from llmft_helpers.reports.character_sentences import PUBLISHED
-from llmft_helpers.runs import fingerprint, git_commit, write_json
+from llmft_helpers.runs import git_commit
+from llmft_helpers.storage import fingerprint, write_json
 
 
 def seconds_to_reach(curve: list[tuple[float, float]], bits: float) -> float | None:

@@ -26,7 +26,7 @@ from torch import nn
 from llmft_helpers.device import device_description
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import CharGptSettings, load_profile
-from llmft_helpers.runs import write_json
+from llmft_helpers.storage import write_json
 
 Variant = Callable[[ModuleType, CharGptSettings], CharGptSettings | None]
 

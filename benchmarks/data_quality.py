@@ -33,7 +33,7 @@ from llmft_helpers.data.prompts import LeetcodeTask  # noqa: E402
 from llmft_helpers.grading import execution  # noqa: E402
 from llmft_helpers.grading.comparison import COMPARE  # noqa: E402
 from llmft_helpers.grading.values import encode  # noqa: E402
-from llmft_helpers.runs import read_jsonl  # noqa: E402
+from llmft_helpers.storage import read_jsonl  # noqa: E402
 
 PAIR_FILES = {name: f"es_en/{name}.jsonl" for name in ("everyday", "formal", "vocabulary")}
 PROBLEM_FILES = "leetcode/*.jsonl"

@@ -24,7 +24,8 @@ from llmft_helpers.data import corpora  # noqa: E402
 from llmft_helpers.data.prompts import TranslationTask, training_rows  # noqa: E402
 from llmft_helpers.device import device_description, has_card, peak_memory_gb  # noqa: E402
 from llmft_helpers.profiles import LoraSettings, Profile, load_profile  # noqa: E402
-from llmft_helpers.runs import git_commit, run_dir, write_json  # noqa: E402
+from llmft_helpers.runs import git_commit, run_dir  # noqa: E402
+from llmft_helpers.storage import write_json  # noqa: E402
 
 FULL = "all weights"
 

@@ -123,7 +123,7 @@ def compare(reader: str, adapter: Path, rows: int, folder: Path) -> dict:
     from llmft_helpers.models.generation import generate
     from llmft_helpers.models.loading import load_base_model, read_adapter_note
     from llmft_helpers.models.notes import noted_profile, noted_task
-    from llmft_helpers.runs import read_jsonl
+    from llmft_helpers.storage import read_jsonl
 
     note = read_adapter_note(adapter)
     profile, task = noted_profile(note, adapter), noted_task(note)
@@ -219,7 +219,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from llmft_helpers.runs import read_json, write_json
+    from llmft_helpers.storage import read_json, write_json
 
     results = read_json(options.json) if options.json and options.json.is_file() else {}
     if not options.adapters:

@@ -26,7 +26,8 @@ from pathlib import Path
 from hub_stand_ins import ROOT
 from llama_layout import LLAMA_3_2_1B, write_random_llama
 
-from llmft_helpers.runs import cache_dir, read_jsonl, write_json
+from llmft_helpers.runs import cache_dir
+from llmft_helpers.storage import read_jsonl, write_json
 
 COMPARED = {  # each recipe, and the plain one that keeps activations as it does
     "ours": "plain", "ours-checkpointing": "plain-checkpointing", "plain": "plain",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from llmft_helpers.grading import execution  # noqa: E402
-from llmft_helpers.runs import read_jsonl, write_json  # noqa: E402
+from llmft_helpers.storage import read_jsonl, write_json  # noqa: E402
 
 METHOD = "class Solution:\n    def add(self, a: int, b: int) -> int:\n        return a + b\n"
 CHECK = "def check(candidate):\n    assert candidate(a=1, b=2) == 3\n    assert candidate(a=4, b=-4) == 0\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from llmft_helpers.runs import ROOT, read_jsonl, write_jsonl
+from llmft_helpers.runs import ROOT
+from llmft_helpers.storage import read_jsonl, write_jsonl
 
 PROMPT = "import collections\nimport math\nfrom typing import *\nfrom collections import *\nfrom itertools import *\n\n"
 PROBLEMS = 24  # shortest ones, so that a step of a 1B model on a CPU stays short

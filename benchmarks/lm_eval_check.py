@@ -21,7 +21,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from llmft_helpers import runs
+from llmft_helpers import runs, storage
 from llmft_helpers.device import compute_dtype, device_description, has_card
 from llmft_helpers.grading.execution import grade
 from llmft_helpers.models.exporting import read_merged_note
@@ -42,13 +42,13 @@ def ours(model: Path, folder: Path) -> tuple[dict, list[dict]]:
     files = folder / "ours.json", folder / "ours.jsonl"
     command = [sys.executable, "-m", "llmft_helpers", "evaluate", "--model", str(model)]
     subprocess.run([*command, "--output", str(files[0]), "--predictions", str(files[1])], check=True)
-    return runs.read_json(files[0])["metrics"], runs.read_jsonl(files[1])
+    return storage.read_json(files[0])["metrics"], storage.read_jsonl(files[1])
 
 
 def theirs(harness: str, model: Path, experiment: Experiment, folder: Path) -> tuple[dict, list[str]]:
     """(the harness's results file, the texts that it generated)."""
     rows = rows_of(experiment, AutoTokenizer.from_pretrained(model))
-    runs.write_jsonl(folder / "outputs" / "lm-eval" / f"{experiment.name}.jsonl", rows)
+    storage.write_jsonl(folder / "outputs" / "lm-eval" / f"{experiment.name}.jsonl", rows)
     settings, dtype = experiment.settings, str(compute_dtype()).removeprefix("torch.")
     command = [
         harness, "run", "--model", "hf", "--model_args", f"pretrained={model.resolve()},dtype={dtype}",
@@ -59,8 +59,8 @@ def theirs(harness: str, model: Path, experiment: Experiment, folder: Path) -> t
     subprocess.run(command, check=True, cwd=folder, env=os.environ | {"HF_DATASETS_CACHE": str(folder / "cache")})
     (results,) = (folder / "theirs").rglob("results_*.json")
     (samples,) = (folder / "theirs").rglob("samples_*.jsonl")
-    logged = sorted(runs.read_jsonl(samples), key=lambda sample: sample["doc_id"])
-    return runs.read_json(results), [sample["resps"][0][0] for sample in logged]
+    logged = sorted(storage.read_jsonl(samples), key=lambda sample: sample["doc_id"])
+    return storage.read_json(results), [sample["resps"][0][0] for sample in logged]
 
 
 def their_scores(experiment: Experiment, results: dict, texts: list[str]) -> dict[str, float]:
@@ -113,8 +113,8 @@ def main() -> None:
     compared |= about | device_description()
     print(json.dumps(compared, indent=2, ensure_ascii=False))
     if options.json:
-        kept = runs.read_json(options.json) if options.json.is_file() else {}
-        runs.write_json(options.json, kept | {experiment.name: compared})
+        kept = storage.read_json(options.json) if options.json.is_file() else {}
+        storage.write_json(options.json, kept | {experiment.name: compared})
 
 
 if __name__ == "__main__":

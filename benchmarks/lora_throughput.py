@@ -24,7 +24,8 @@ from gpu_full import in_own_process, rows_of
 from llmft_helpers.device import device_description
 from llmft_helpers.models.embedded import EMBEDDED
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.runs import cache_dir, git_commit, write_json
+from llmft_helpers.runs import cache_dir, git_commit
+from llmft_helpers.storage import write_json
 
 RECIPES = ("vendor", "ours", "int8")
 STYLES = {"vendor": ("#E69F00", "--"), "library": ("#D55E00", "-."), "ours": ("#0072B2", "-"), "int8": ("#009E73", ":")}

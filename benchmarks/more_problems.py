@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas
 
-from llmft_helpers import runs
+from llmft_helpers import runs, storage
 from llmft_helpers.data.corpora import load_problems
 from llmft_helpers.data.prompts import LeetcodeTask
 from llmft_helpers.device import device_description
@@ -42,14 +42,14 @@ def answers_of(learner: FromTests, arm: str, rows: list[dict], path: Path) -> li
     """Graded answers of one model to `rows`, from `path` where they stand there."""
     adapter = learner.adapters.get(arm)
     asked = [asdict(learner.profile.model), adapter and content(adapter), learner.settings.max_new_tokens, rows]
-    run = runs.fingerprint(asked)
-    kept = runs.read_jsonl(path) if path.is_file() else []
+    run = storage.fingerprint(asked)
+    kept = storage.read_jsonl(path) if path.is_file() else []
     if not kept or kept[0]["run"] != run:
         with learner.using(arm):
             written = evaluation.answer_rows(learner.model, learner.tokenizer, LeetcodeTask(), rows, learner.settings)
         _, answers = evaluation.score_answers(LeetcodeTask(), rows, written)
         kept = [{"run": run, "task_id": row["task_id"], **one} for row, one in zip(rows, answers, strict=True)]
-        runs.write_jsonl(path, kept)
+        storage.write_jsonl(path, kept)
     return kept
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     learner = FromTests(profile)
     corpus, rows = learner.read_data(), left_over(profile)
     learner.load_model()
-    written = {row["task_id"]: row for row in runs.read_jsonl(learner.folder / "predictions.jsonl")}
+    written = {row["task_id"]: row for row in storage.read_jsonl(learner.folder / "predictions.jsonl")}
     tested, others = {}, {}
     for arm in ARMS:
         if arm in ("own", "both"):
@@ -99,7 +99,7 @@ def main() -> None:
         "isolation": isolation_level(),
         "git_commit": runs.git_commit(),
     }
-    runs.write_json(options.json, results)
+    storage.write_json(options.json, results)
     shown = {arm: {name: part["pass_at_1"] for name, part in sets.items()} for arm, sets in results["arms"].items()}
     print(pandas.DataFrame.from_dict(shown, orient="index").map("{:.1%}".format).to_string())
     print(pandas.DataFrame(results["p_values"]).to_string())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas
 
-from llmft_helpers import runs
+from llmft_helpers import runs, storage
 from llmft_helpers.data import corpora
 from llmft_helpers.data.cleaning import normalise, reason_to_drop
 from llmft_helpers.data.prompts import TranslationTask, few_shot_rows
@@ -69,7 +69,7 @@ def main() -> None:
     if options.json:
         about = {"rows": len(rows), "corpus": Path(options.pairs).name, "seed": SEED, "git_commit": runs.git_commit()}
         about |= {"model": profile.model.name}
-        runs.write_json(options.json, about | results)
+        storage.write_json(options.json, about | results)
 
 
 if __name__ == "__main__":

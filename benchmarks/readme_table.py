@@ -15,7 +15,8 @@ from result_sections import base_noted, read, title_of
 from llmft_helpers.models.embedded import present_name
 from llmft_helpers.reports import character_sentences, from_tests
 from llmft_helpers.reports.tables import markdown, p_text, with_interval
-from llmft_helpers.runs import TASKS, write_text
+from llmft_helpers.runs import TASKS
+from llmft_helpers.storage import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = {  # a file of a run's folder, what its line says, and the score

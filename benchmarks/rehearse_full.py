@@ -19,7 +19,8 @@ import psutil
 from hub_stand_ins import write_stand_ins
 from llama_layout import LLAMA_3_2_1B, NAMED, write_random_llama
 
-from llmft_helpers.runs import ROOT, outputs_root, read_json, read_jsonl, write_json
+from llmft_helpers.runs import ROOT, outputs_root
+from llmft_helpers.storage import read_json, read_jsonl, write_json
 
 TRAINABLE = 45_088_768  # published for rank 64 on all seven projections
 STAGES = ("prepare", "load", "01", "02", "03", "04")

@@ -5,7 +5,7 @@ from pathlib import Path
 from llmft_helpers.models.embedded import EMBEDDED, present_name
 from llmft_helpers.reports import from_tests
 from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
-from llmft_helpers.runs import read_json
+from llmft_helpers.storage import read_json
 
 RECIPES = {
     "vendor": "Unsloth's notebooks",

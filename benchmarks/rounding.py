@@ -21,7 +21,8 @@ from llmft_helpers.data import corpora
 from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.device import device_description
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.runs import git_commit, write_json
+from llmft_helpers.runs import git_commit
+from llmft_helpers.storage import write_json
 
 
 def rounded_layers(model) -> dict:

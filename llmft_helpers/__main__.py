@@ -16,7 +16,8 @@ try:
     from .errors import WRITE_ERRORS, Terminated, UserError, system_errno
     from .evaluating import evaluate
     from .profiles import default_name, load_profile
-    from .runs import only_run, read_jsonl, write_jsonl
+    from .runs import only_run
+    from .storage import read_jsonl, write_jsonl
     from .streams import discard_output, refuse_columns, refuse_overwriting
 except ModuleNotFoundError as missing:
     sys.exit(

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from .errors import UserError
 from .profiles import Profile, TaskSettings, is_local, load_profile
-from .runs import read_jsonl, write_jsonl
+from .storage import read_jsonl, write_jsonl
 from .streams import read_text, refuse_closed_output, refuse_columns, refuse_overwriting, split_lines, write_answers
 
 LONGEST = 4096  # tokens of a prompt: its attention takes 2 GB in SmolLM2, and four times that at twice the length

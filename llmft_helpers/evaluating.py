@@ -7,7 +7,8 @@ from argparse import Namespace
 from .answering import direction, load, stay_offline_if_local, task_named, trained_profile
 from .errors import UserError
 from .profiles import Profile
-from .runs import Stages, fingerprint, from_root, provenance, write_json, write_jsonl
+from .runs import Stages, from_root, provenance
+from .storage import fingerprint, write_json, write_jsonl
 from .streams import refuse_closed_output, refuse_overwriting
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError, reason
-from .runs import write_text
+from .storage import write_text
 
 STANDARD_INPUT = "standard input"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")

@@ -8,7 +8,8 @@ import pytest
 from llmft_helpers.errors import UserError
 from llmft_helpers.profiles import LoraSettings, load_profile
 from llmft_helpers.reports.tables import holm
-from llmft_helpers.runs import ROOT, read_json, read_jsonl
+from llmft_helpers.runs import ROOT
+from llmft_helpers.storage import read_json, read_jsonl
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import ablation_report

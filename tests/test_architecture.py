@@ -18,7 +18,8 @@ MAY_USE = {
     "grading": {"errors"},
     "cpu": {"device", "errors"},
     "profiles": {"errors"},
-    "runs": {"profiles", "device", "errors"},
+    "storage": {"errors"},
+    "runs": {"storage", "profiles", "device", "errors"},
 }
 MAY_USE["data"] = {"runs", "grading", *MAY_USE["runs"]}
 MAY_USE["reports"] = {"runs", *MAY_USE["runs"]}

@@ -5,7 +5,7 @@ import json
 import nbformat
 import pytest
 
-from llmft_helpers import reports, runs
+from llmft_helpers import reports, runs, storage
 from llmft_helpers.reports import comparisons, selection
 from llmft_helpers.runs import ROOT
 
@@ -40,7 +40,7 @@ def test_ablations_are_shown_as_far_as_they_are(done, tmp_path):
         train = {"translation": {"train": {"batch_size": 16}}}
         profile = {"model": {"name": "a"}, "lora": {"rank": 64}} | train
         document["provenance"] = {"profile": profile}
-        runs.write_json(tmp_path / "ablations" / "ablations.json", document)
+        storage.write_json(tmp_path / "ablations" / "ablations.json", document)
     lora = {"rank": 64, "loftq": True} if done == 2 else {"rank": 64}
     batch_size = 8 if done == 2 else 16
     space, seen = run_cells(tmp_path / "comparison", "d95e7f21", "a3e81d57", "5f27c8b6",

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy
 import pytest
 
-from llmft_helpers import runs
+from llmft_helpers import runs, storage
 from llmft_helpers.data import corpora, prepared
 from llmft_helpers.data.corpora import (
     Corpus,
@@ -403,7 +403,7 @@ def test_a_source_that_is_missing_or_unreadable_is_named(source, pairs_of, monke
     ],
 )  # fmt: skip
 def test_a_source_that_is_wrong_as_a_whole_is_refused(wrong, said, source, pairs_of):
-    rows = runs.read_jsonl(runs.ROOT / "data/es_en/formal.jsonl")
+    rows = storage.read_jsonl(runs.ROOT / "data/es_en/formal.jsonl")
     with pytest.raises(UserError, match=said):
         pairs_of(source("mine", wrong(rows)))
 
@@ -416,7 +416,7 @@ PORTUGUESE = [
 
 
 def test_another_language_is_refused_where_it_is_most_and_named_where_it_is_much(source, pairs_of, recwarn):
-    rows = runs.read_jsonl(runs.ROOT / "data/es_en/everyday.jsonl")[:500]
+    rows = storage.read_jsonl(runs.ROOT / "data/es_en/everyday.jsonl")[:500]
     foreign = [{"es": f"{PORTUGUESE[n % 10][:-1]}, {n}.", "en": f"{row['en']} {n}"} for n, row in enumerate(rows)]
     with pytest.raises(UserError, match="its es side reads as Portuguese, not Spanish: 'Ele não sabe"):
         pairs_of(source("mine", foreign))

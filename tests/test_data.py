@@ -13,7 +13,8 @@ import pytest
 from llmft_helpers.data.cleaning import normalise
 from llmft_helpers.errors import UserError
 from llmft_helpers.grading import execution
-from llmft_helpers.runs import ROOT, read_jsonl
+from llmft_helpers.runs import ROOT
+from llmft_helpers.storage import read_jsonl
 
 FILES = {"everyday": {"everyday"}, "formal": {"formal"}, "vocabulary": {"everyday", "formal"}}  # registers in each
 PAIRS = {name: read_jsonl(ROOT / "data" / "es_en" / f"{name}.jsonl") for name in FILES}

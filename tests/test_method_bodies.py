@@ -8,7 +8,8 @@ import pytest
 from llmft_helpers.data import method_bodies
 from llmft_helpers.data.prompts import LeetcodeTask
 from llmft_helpers.grading import grade
-from llmft_helpers.runs import ROOT, read_jsonl
+from llmft_helpers.runs import ROOT
+from llmft_helpers.storage import read_jsonl
 
 STARTER = "class Solution:\n    def total(self, nums: List[int]) -> int:"
 PROBLEMS = [row for path in sorted((ROOT / "data" / "leetcode").glob("*.jsonl")) for row in read_jsonl(path)]

@@ -137,7 +137,7 @@ def test_an_f_string_over_two_lines_is_found():
 def other_calls(source, reports):
     """Calls in a cell that are none of `reports`, of reading a run's file or of displaying."""
     calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    allowed = reports | {"display", "trainable_parameters", "share_in_4bit", "runs.read_json", "runs.read_jsonl"}
+    allowed = reports | {"display", "trainable_parameters", "share_in_4bit", "storage.read_json", "storage.read_jsonl"}
     return [call for call in calls if call.split(".")[0] not in allowed and call not in allowed]
 
 

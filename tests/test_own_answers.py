@@ -18,7 +18,8 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models.generation import Generated
 from llmft_helpers.models.sampling import Sampling
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.runs import ROOT, read_jsonl
+from llmft_helpers.runs import ROOT
+from llmft_helpers.storage import read_jsonl
 from llmft_helpers.training import Experiment, FromTests, from_tests, grpo, own_answers
 
 SETTINGS = load_profile("tiny").leetcode  # four answers a batch

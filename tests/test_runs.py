@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llmft_helpers import device, runs
+from llmft_helpers import device, runs, storage
 from llmft_helpers.errors import UserError
 
 
 def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "metrics.json"
-    runs.write_json(path, {"bleu": 1.5, "name": "año"})
+    storage.write_json(path, {"bleu": 1.5, "name": "año"})
     before = path.read_bytes()
     assert "año" in before.decode("utf-8")
 
@@ -35,28 +35,28 @@ def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         with pytest.raises(UserError, match=f"cannot write {path}: No space left on device; free some space"):
-            runs.write_json(path, {"bleu": 2.0})
+            storage.write_json(path, {"bleu": 2.0})
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
         with pytest.raises(UserError, match="Permission denied"):
-            runs.write_jsonl(path, [{"a": 1}])
+            storage.write_jsonl(path, [{"a": 1}])
     with pytest.raises(ValueError, match="not JSON compliant"):
-        runs.write_json(path, {"perplexity": float("nan")})
+        storage.write_json(path, {"perplexity": float("nan")})
     assert path.read_bytes() == before and os.listdir(path.parent) == ["metrics.json"]
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "rows.jsonl"
-    runs.write_jsonl(path, [{"n": 1}])
+    storage.write_jsonl(path, [{"n": 1}])
     program = (
         "import os, pathlib, sys\n"
-        "from llmft_helpers import runs\n"
+        "from llmft_helpers import storage\n"
         "runs.os.replace = lambda *_: os._exit(9)\n"
-        "runs.write_jsonl(pathlib.Path(sys.argv[1]), [{'n': 2}] * 1000)\n"
+        "storage.write_jsonl(pathlib.Path(sys.argv[1]), [{'n': 2}] * 1000)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=runs.ROOT, check=False)
     assert done.returncode == 9
-    assert runs.read_jsonl(path) == [{"n": 1}]
+    assert storage.read_jsonl(path) == [{"n": 1}]
 
 
 def test_a_pipe_is_written_through(tmp_path):
@@ -65,7 +65,7 @@ def test_a_pipe_is_written_through(tmp_path):
     read = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_text(encoding="utf-8")), daemon=True)
     reader.start()
-    runs.write_text(pipe, "año\n")
+    storage.write_text(pipe, "año\n")
     reader.join(10)
     assert read == ["año\n"] and stat.S_ISFIFO(pipe.lstat().st_mode) and list(tmp_path.iterdir()) == [pipe]
 
@@ -73,7 +73,7 @@ def test_a_pipe_is_written_through(tmp_path):
 def test_a_device_is_written_through():
     terminal, other = os.openpty()
     name = Path(os.ttyname(other))
-    runs.write_text(name, "año\n")
+    storage.write_text(name, "año\n")
     assert os.read(terminal, 100).decode() == "año\r\n" and name.is_char_device()
     os.close(terminal)
     os.close(other)
@@ -88,8 +88,8 @@ def test_standard_output_by_name_goes_on_where_it_was(name, tmp_path):
     if name == "link":
         (tmp_path / name).symlink_to("/proc/self/fd/1")
     program = (
-        "import pathlib, sys\nfrom llmft_helpers import runs\nprint('before', flush=True)\n"
-        "runs.write_text(pathlib.Path(sys.argv[1]), 'between\\n')\nprint('after')"
+        "import pathlib, sys\nfrom llmft_helpers import storage\nprint('before', flush=True)\n"
+        "storage.write_text(pathlib.Path(sys.argv[1]), 'between\\n')\nprint('after')"
     )
     with (tmp_path / "out.txt").open("w") as out:
         subprocess.run(
@@ -100,7 +100,8 @@ def test_standard_output_by_name_goes_on_where_it_was(name, tmp_path):
 
 def test_process_substitution_is_written_through(tmp_path):
     program = (
-        "import pathlib, sys; from llmft_helpers import runs; runs.write_text(pathlib.Path(sys.argv[1]), 'a\\nb\\n')"
+        "import pathlib, sys; from llmft_helpers import storage; "
+        "storage.write_text(pathlib.Path(sys.argv[1]), 'a\\nb\\n')"
     )
     line = 'exec 3>&1; "$1" -c "$2" >(tail -n 1 >&3) | cat'
     done = subprocess.run(
@@ -115,7 +116,7 @@ def test_a_link_stays_and_its_file_gets_the_text(tmp_path):
         (tmp_path / name).symlink_to(Path("far") / name)
     (tmp_path / "far" / "old.txt").write_text("old")
     for name in ("old.txt", "new.txt"):  # the second leads nowhere yet
-        runs.write_text(tmp_path / name, "text")
+        storage.write_text(tmp_path / name, "text")
         assert (tmp_path / name).is_symlink() and (tmp_path / "far" / name).read_text() == "text"
     assert sorted(os.listdir(tmp_path / "far")) == ["new.txt", "old.txt"]
 
@@ -124,11 +125,11 @@ def test_a_file_keeps_its_mode_and_a_new_one_follows_the_umask(tmp_path):
     path = tmp_path / "secret.txt"
     path.touch()
     path.chmod(0o640)
-    runs.write_text(path, "text")
+    storage.write_text(path, "text")
     assert stat.S_IMODE(path.stat().st_mode) == 0o640 and path.read_text() == "text"
     before = os.umask(0o027)
     try:
-        runs.write_text(tmp_path / "new.txt", "text")
+        storage.write_text(tmp_path / "new.txt", "text")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new.txt").stat().st_mode) == 0o640
@@ -139,7 +140,7 @@ def test_a_file_keeps_its_owner(tmp_path):
     path = tmp_path / "theirs.txt"
     path.touch()
     os.chown(path, 1234, 4321)
-    runs.write_text(path, "text")
+    storage.write_text(path, "text")
     assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
 
 
@@ -153,7 +154,7 @@ def test_what_cannot_be_written_to_is_named_and_stays(kind, tmp_path):
         listening.bind(str(path))
     before = path.stat().st_mode
     with pytest.raises(UserError, match=f"cannot write {path}: "):
-        runs.write_text(path, "text")
+        storage.write_text(path, "text")
     assert path.stat().st_mode == before and list(tmp_path.iterdir()) == [path]
 
 
@@ -161,7 +162,7 @@ def test_what_cannot_be_written_to_is_named_and_stays(kind, tmp_path):
 def test_a_folders_files_are_for_whom_the_umask_says(tmp_path, umask, mode):
     previous = os.umask(umask)
     try:
-        with runs.whole_folder(tmp_path / "adapter") as partial:
+        with storage.whole_folder(tmp_path / "adapter") as partial:
             save_file({"weight": torch.ones(1)}, partial / "model.safetensors")
     finally:
         os.umask(previous)
@@ -173,7 +174,7 @@ def test_a_folder_that_is_replaced_may_be_a_link_and_is_never_missing(tmp_path, 
     (tmp_path / "disk" / "adapter" / "old").touch()
     (tmp_path / "adapter").symlink_to(tmp_path / "disk" / "adapter")
 
-    with runs.whole_folder(tmp_path / "adapter") as partial:
+    with storage.whole_folder(tmp_path / "adapter") as partial:
         (partial / "new").touch()
     assert (tmp_path / "adapter").is_symlink() and os.listdir(tmp_path / "disk" / "adapter") == ["new"]
     assert sorted(os.listdir(tmp_path)) == ["adapter", "disk"] and os.listdir(tmp_path / "disk") == ["adapter"]
@@ -186,7 +187,7 @@ def test_a_folder_that_is_replaced_may_be_a_link_and_is_never_missing(tmp_path, 
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError, match="No space left"), runs.whole_folder(tmp_path / "adapter") as partial:
+    with pytest.raises(OSError, match="No space left"), storage.whole_folder(tmp_path / "adapter") as partial:
         (partial / "newer").touch()
     assert os.listdir(tmp_path / "disk" / "adapter") == ["new"] and os.listdir(tmp_path / "disk") == ["adapter"]
 
@@ -197,15 +198,15 @@ def test_what_a_killed_process_left_of_a_folder_goes_and_what_a_living_one_write
     left, living = tmp_path / f".a[1].{ended.pid}.part", tmp_path / f".a[1].{os.getppid()}.part"
     for folder in (left, living):
         (folder / "weights").mkdir(parents=True)
-    with runs.whole_folder(tmp_path / "a[1]") as partial:
+    with storage.whole_folder(tmp_path / "a[1]") as partial:
         (partial / "new").touch()
     assert sorted(tmp_path.iterdir()) == sorted([living, tmp_path / "a[1]"])
 
 
 def test_rows_survive_the_round_trip(tmp_path):
     rows = [{"es": "¿Qué? \u2028 «sí»", "n": [1, None, True]}, {"en": 'a "b"\n\tc'}]
-    runs.write_jsonl(tmp_path / "a.jsonl", rows)
-    assert runs.read_jsonl(tmp_path / "a.jsonl") == rows
+    storage.write_jsonl(tmp_path / "a.jsonl", rows)
+    assert storage.read_jsonl(tmp_path / "a.jsonl") == rows
     assert (tmp_path / "a.jsonl").read_bytes().count(b"\n") == 2
 
 
@@ -220,20 +221,20 @@ def test_rows_survive_the_round_trip(tmp_path):
 def test_broken_rows_are_named(tmp_path, content, said):
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=said):
-        runs.read_jsonl(tmp_path / "a.jsonl")
+        storage.read_jsonl(tmp_path / "a.jsonl")
 
 
 def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match="none.jsonl does not exist"):
-        runs.read_jsonl(tmp_path / "none.jsonl")
+        storage.read_jsonl(tmp_path / "none.jsonl")
     with pytest.raises(UserError, match="none.json does not exist: run the notebook that writes it"):
-        runs.read_json(tmp_path / "none.json")
+        storage.read_json(tmp_path / "none.json")
     (tmp_path / "a.json").write_text('{\n"a": 1,\n}', encoding="utf-8")
     with pytest.raises(UserError, match="a.json:3: not valid JSON"):
-        runs.read_json(tmp_path / "a.json")
+        storage.read_json(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize("read", [runs.read_json, runs.read_jsonl])
+@pytest.mark.parametrize("read", [storage.read_json, storage.read_jsonl])
 def test_a_folder_or_an_unreadable_file_is_named(read, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=rf"{tmp_path}: cannot be read \(Is a directory\)"):
         read(tmp_path)
@@ -251,17 +252,19 @@ def test_a_folder_or_an_unreadable_file_is_named(read, tmp_path, monkeypatch):
 def test_json_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "a.json").write_bytes('{"a": "año"}'.encode("latin-1"))
     with pytest.raises(UserError, match="a.json: cannot be read .*utf-8"):
-        runs.read_json(tmp_path / "a.json")
+        storage.read_json(tmp_path / "a.json")
 
 
 def test_fingerprint_follows_content_not_key_order_and_is_the_same_in_another_process(tmp_path):
     rows = [{"es": "año", "en": "year"}, {"es": "sí", "en": "yes"}]
-    mark = runs.fingerprint(rows)
+    mark = storage.fingerprint(rows)
     assert len(mark) == 12 and int(mark, 16) >= 0
-    assert runs.fingerprint([dict(reversed(row.items())) for row in rows]) == mark
-    assert runs.fingerprint(rows[::-1]) != mark
-    assert runs.fingerprint([rows[0], rows[1] | {"en": "Yes"}]) != mark
-    program = "import json, sys; from llmft_helpers.runs import fingerprint; print(fingerprint(json.load(sys.stdin)))"
+    assert storage.fingerprint([dict(reversed(row.items())) for row in rows]) == mark
+    assert storage.fingerprint(rows[::-1]) != mark
+    assert storage.fingerprint([rows[0], rows[1] | {"en": "Yes"}]) != mark
+    program = (
+        "import json, sys; from llmft_helpers.storage import fingerprint; print(fingerprint(json.load(sys.stdin)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], input=json.dumps(rows), capture_output=True, text=True, cwd=runs.ROOT,
         env=os.environ | {"PYTHONHASHSEED": "7"}, check=True,
@@ -272,10 +275,10 @@ def test_fingerprint_follows_content_not_key_order_and_is_the_same_in_another_pr
 def test_save_metrics_refreshes_the_summary(profile, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
     runs.save_metrics(profile, "leetcode", {"pass_at_1": 0.1})
-    assert runs.read_json(tmp_path / "tiny" / "leetcode" / "metrics.json") == {"pass_at_1": 0.1}
+    assert storage.read_json(tmp_path / "tiny" / "leetcode" / "metrics.json") == {"pass_at_1": 0.1}
     runs.save_metrics(profile, "char_gpt", {"perplexity": 3.0})
     runs.save_metrics(profile, "leetcode", {"pass_at_1": 0.2})
-    summary = runs.read_json(tmp_path / "tiny" / "results.json")
+    summary = storage.read_json(tmp_path / "tiny" / "results.json")
     assert summary == {"char_gpt": {"perplexity": 3.0}, "leetcode": {"pass_at_1": 0.2}}
     assert list(summary) == ["char_gpt", "leetcode"]  # in the notebooks' order
 
@@ -365,7 +368,7 @@ def test_the_commit_is_that_of_the_suites_own_repository(tmp_path, monkeypatch):
 def test_a_second_run_on_the_same_outputs_is_refused_with_the_number_of_the_first(profile, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMFT_OUTPUTS", str(tmp_path))
     program = (
-        "import sys; from llmft_helpers import runs; from llmft_helpers.profiles import load_profile\n"
+        "import sys; from llmft_helpers import runs, storage; from llmft_helpers.profiles import load_profile\n"
         "with runs.only_run(load_profile('tiny')):\n    print('in', flush=True); sys.stdin.read()"
     )
     first = subprocess.Popen(
@@ -397,7 +400,7 @@ def test_outputs_that_take_no_lock_file_are_one_message(profile, tmp_path, monke
 def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot make the folder .*file/inner: Not a directory"):
-        runs.write_text(tmp_path / "file" / "inner" / "a.txt", "x")
+        storage.write_text(tmp_path / "file" / "inner" / "a.txt", "x")
 
 
 @pytest.mark.parametrize(("slow", "expected"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])

@@ -15,7 +15,8 @@ from llmft_helpers.data.prompts import TranslationTask, training_rows
 from llmft_helpers.errors import UserError
 from llmft_helpers.models import loading as models
 from llmft_helpers.profiles import TrainSettings, load_profile
-from llmft_helpers.runs import ROOT, cache_dir, write_json
+from llmft_helpers.runs import ROOT, cache_dir
+from llmft_helpers.storage import write_json
 from llmft_helpers.training import delete_checkpoints, mask_check
 from llmft_helpers.training import fine_tuning as training
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from llmft_helpers.models.boundary import split
 from llmft_helpers.models.loading import model_path
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.runs import write_jsonl
+from llmft_helpers.storage import write_jsonl
 from llmft_helpers.training import Experiment
 
 

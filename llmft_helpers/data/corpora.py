@@ -16,7 +16,7 @@ import numpy
 
 from ..errors import UserError
 from ..profiles import Profile, Source, TaskSettings
-from ..runs import fingerprint
+from ..storage import fingerprint
 from . import groups, solutions
 from .checks import check_source
 from .cleaning import reason_to_drop, repairs, tidy

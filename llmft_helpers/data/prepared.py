@@ -13,7 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..profiles import TaskSettings
-from ..runs import cache_dir, file_digest, fingerprint
+from ..runs import cache_dir
+from ..storage import file_digest, fingerprint
 from .files import faults_said
 from .sources import resolve
 

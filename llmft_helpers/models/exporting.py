@@ -7,7 +7,7 @@ import torch
 
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import Profile
-from ..runs import read_json, whole_folder, write_json, write_text
+from ..storage import read_json, whole_folder, write_json, write_text
 from .boundary import after_docstring
 from .embedded import EMBEDDED, present_name, put_together
 from .endings import end_tokens

@@ -14,7 +14,7 @@ import numpy
 import torch
 
 from ..errors import UserError
-from ..runs import file_digest
+from ..storage import file_digest
 from .gguf_tokenizer import read_tokenizer
 from .whole_files import made_once
 

@@ -19,7 +19,8 @@ from ..data.hub import hub_advice
 from ..device import compute_dtype, has_card
 from ..errors import WRITE_ERRORS, UserError, reason
 from ..profiles import LoraSettings, ModelSettings, Profile
-from ..runs import cache_dir, read_json, whole_folder, write_json
+from ..runs import cache_dir
+from ..storage import read_json, whole_folder, write_json
 from .embedded import EMBEDDED, embedded_model, present_name, random_model, terms
 from .endings import end_tokens
 from .gguf_files import gguf_model

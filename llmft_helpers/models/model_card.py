@@ -5,7 +5,7 @@ from pathlib import Path
 from ..data.prompts import LANGUAGES, LeetcodeTask, Task, TranslationTask
 from ..profiles import ModelSettings
 from ..reports.tables import INTERVALS, markdown, p_text, with_interval
-from ..runs import read_json, write_text
+from ..storage import read_json, write_text
 from .boundary import as_asked
 from .embedded import EMBEDDED, present_name, terms
 from .loading import model_path, read_adapter_note

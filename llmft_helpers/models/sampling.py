@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..runs import fingerprint
+from ..storage import fingerprint
 
 LIKELY = 1024  # tokens looked at first: sorting a large vocabulary takes longer than a small model's step
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import WRITE_ERRORS, UserError, reason
-from ..runs import file_digest, whole_folder, write_json
+from ..storage import file_digest, whole_folder, write_json
 
 MANIFEST = "files.json"
 EDITED = (MANIFEST, "llmft.json", "README.md")  # by hand, or later

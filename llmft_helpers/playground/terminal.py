@@ -13,7 +13,7 @@ from ..data.corpora import load_pairs, load_problems
 from ..data.prompts import LeetcodeTask, Task, TranslationTask
 from ..errors import Terminated, UserError
 from ..reports.tables import ARM_NAMES
-from ..runs import read_jsonl, read_object
+from ..storage import read_jsonl, read_object
 from ..streams import (
     arriving_lines,
     read_text,

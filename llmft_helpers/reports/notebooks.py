@@ -16,7 +16,8 @@ from nbconvert import HTMLExporter
 
 from ..errors import UserError
 from ..profiles import Profile, is_local
-from ..runs import ROOT, outputs_root, run_dir, write_text
+from ..runs import ROOT, outputs_root, run_dir
+from ..storage import write_text
 from .estimates import TIMED, Estimate, announce, in_words, this_machine
 
 FOLDER = ROOT / "notebooks"

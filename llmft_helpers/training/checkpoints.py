@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import UserError
-from ..runs import read_json
+from ..storage import read_json
 
 MARK = "resume.json"  # written last, and names the other files: a checkpoint without it, or one of them, is not whole
 

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..models.boundary import encode
 from ..models.loading import cast_adapter
 from ..profiles import TrainSettings
-from ..runs import fingerprint, read_json
+from ..storage import fingerprint, read_json
 from .checkpoints import MARK, last_checkpoint
 from .tracking import PROJECT
 from .watching import Watch

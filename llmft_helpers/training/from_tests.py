@@ -23,19 +23,10 @@ from ..models.loading import (
 from ..models.notes import adapter_note
 from ..models.sampling import Sampling
 from ..profiles import Profile
-from ..runs import (
-    Stages,
-    fingerprint,
-    provenance,
-    read_json,
-    read_jsonl,
-    run_dir,
-    save_metrics,
-    write_json,
-    write_jsonl,
-)
+from ..runs import Stages, provenance, run_dir, save_metrics
 from ..scoring import evaluation
 from ..scoring.metrics import completion_nats, text_nats, total
+from ..storage import fingerprint, read_json, read_jsonl, write_json, write_jsonl
 from . import references
 from .fine_tuning import fine_tune, make_trainer
 from .own_answers import kept_counts, passing_rows, sample_answers, sample_scores

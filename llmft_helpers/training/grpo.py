@@ -25,9 +25,10 @@ from ..models.loading import (
 )
 from ..models.notes import adapter_note
 from ..profiles import Profile
-from ..runs import Stages, fingerprint, provenance, run_dir, write_json, write_jsonl
+from ..runs import Stages, provenance, run_dir
 from ..scoring import evaluation
 from ..scoring.answers import extract_code
+from ..storage import fingerprint, write_json, write_jsonl
 from . import references
 from .checkpoints import delete_checkpoints, last_checkpoint
 from .fine_tuning import faults_told

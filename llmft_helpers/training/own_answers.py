@@ -17,9 +17,9 @@ from ..grading.execution import grade
 from ..models.generation import generate
 from ..models.sampling import Sampling
 from ..profiles import TaskSettings
-from ..runs import fingerprint, write_jsonl
 from ..scoring.answers import extract_code
 from ..scoring.metrics import pass_at_k_scores
+from ..storage import fingerprint, write_jsonl
 
 KEEP = ("passed", "verdict", "tests_passed", "tests_total", "detail")
 

@@ -6,7 +6,8 @@ from ..data.corpora import Corpus
 from ..errors import UserError
 from ..models.loading import read_adapter_note, refuse_other_base
 from ..profiles import Profile
-from ..runs import file_digest, read_json, run_dir
+from ..runs import run_dir
+from ..storage import file_digest, read_json
 from .checkpoints import restore_adapter
 
 LORA = {"r": "rank", "lora_alpha": "alpha", "use_rslora": "use_rslora", "target_modules": "target_modules"}

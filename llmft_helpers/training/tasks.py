@@ -12,8 +12,9 @@ from ..models.model_card import write_model_card
 from ..models.notes import adapter_note
 from ..profiles import Profile
 from ..reports.tables import ARMS
-from ..runs import Stages, provenance, run_dir, save_metrics, write_json, write_jsonl
+from ..runs import Stages, provenance, run_dir, save_metrics
 from ..scoring import evaluation
+from ..storage import write_json, write_jsonl
 from .checkpoints import delete_checkpoints
 from .fine_tuning import fine_tune, make_trainer
 from .references import content

@@ -18,8 +18,8 @@ from trl import GRPOTrainer, SFTTrainer
 from ..device import give_memory_back
 from ..errors import UserError
 from ..processes import spread
-from ..runs import write_json
 from ..scoring.metrics import completion_nats, total
+from ..storage import write_json
 from .checkpoints import MARK, restore_adapter
 from .watching import Watch
 
