@@ -146,7 +146,7 @@ def test_each_answer_is_graded_against_its_own_problem(asked, tmp_path, monkeypa
 
 
 def answer(body: str, passed: bool = True) -> dict:
-    return {"code": f"{ROWS[0]['starter_code']}\n{body}", "passed": passed}
+    return {"code": f"{ROWS[0]['starter_code']}\n{body}", "passed": passed, "ended": True}
 
 
 def test_kept_are_passing_answers_that_differ_by_their_tree():
@@ -157,7 +157,11 @@ def test_kept_are_passing_answers_that_differ_by_their_tree():
         answer('        """Twice n."""\n        return 2 * n'),
         answer("        return n * 2"),
         answer("        return n << 1"),
-        {"code": "class Solution:\n    def times(self, k):\n        return k + k", "passed": True},  # another signature
+        {  # another signature
+            "code": "class Solution:\n    def times(self, k):\n        return k + k",
+            "passed": True,
+            "ended": True,
+        },
     ]
     kept = own_answers.passing_rows(ROWS[:1], [some], 2)
     assert [row["completion"] for row in kept] == [some[1]["code"], some[4]["code"]]
@@ -170,6 +174,29 @@ def test_kept_are_passing_answers_that_differ_by_their_tree():
     # the first is the reference but for its layout
     assert own_answers.kept_counts(kept, ROWS) == {"answers": 2, "problems": 1, "as_reference": 1}
     assert own_answers.kept_counts([], ROWS) == {"answers": 0, "problems": 0, "as_reference": 0}
+
+
+@pytest.mark.parametrize(
+    ("code", "to_the_point"),
+    [
+        ("class Solution:\n    def times(self, n):\n        return 2 * n", True),
+        ("import math\nclass Solution:\n    def times(self, n):\n        return math.prod((2, n))", True),
+        ("class Solution:\n    def times(self, n):\n        return self.twice(n)\n    def twice(self, n):\n"
+         "        return 2 * n", True),
+        ("class Solution:\n    def times(self, n):\n        def twice(m):\n            return 2 * m\n"
+         "        return twice(n)", True),
+        ("class Solution:\n    def times(self, n):\n        return 2 * n\n    def thrice(self, n):\n"
+         "        return 3 * n", False),
+        ("class Solution:\n    def times(self, n):\n        return 2 * n\nsolution = Solution()", False),
+        ("class Solution:\n    def times(self, n):\n        return 2 * n\ndef main():\n    pass", False),
+    ],
+)  # fmt: skip
+def test_an_answer_to_the_point_defines_what_was_asked_for_and_what_that_uses(code, to_the_point):
+    assert own_answers.is_to_the_point(code, "times") is to_the_point
+    row = problem(2) | {"starter_code": "class Solution:\n    def times(self, n):"}
+    answer = {"code": code, "passed": True, "ended": True}
+    assert len(own_answers.passing_rows([row], [[answer]], 2)) == to_the_point
+    assert own_answers.passing_rows([row], [[answer | {"ended": False}]], 2) == []
 
 
 def test_a_docstring_alone_stays_a_body():

@@ -69,9 +69,9 @@ def kept(counts: dict[str, int], at_most: int, answered_by: str = "references") 
     """What is trained on: problems with an own answer each, and how many of these are the reference."""
     if not counts["answers"]:
         return (
-            "**No answer was kept, so that there is nothing to train on:** none passed, or none as a body under the "
-            "problem's own signature. What follows shows the models that were there before. A larger model, easier "
-            "problems or more answers a problem would be needed."
+            "**No answer was kept, so that there is nothing to train on:** none passed, or none that ended by itself "
+            "and holds what was asked for alone. What follows shows the models that were there before. A larger model, "
+            "easier problems or more answers a problem would be needed."
         )
     why = {
         "references": "the model that was tuned on it may remember it, and learns nothing new from it",
@@ -85,7 +85,7 @@ def kept(counts: dict[str, int], at_most: int, answered_by: str = "references") 
     return (
         f"Kept: **{counted(counts['answers'], 'passing answer', 'passing answers')}** to "
         f"**{counted(counts['problems'], 'problem', 'problems')}**, at most {at_most} to each, no two with the same "
-        f"syntax tree. {known}"
+        f"syntax tree; left out are those that the longest length cut off or that hold more than was asked for. {known}"
     )
 
 

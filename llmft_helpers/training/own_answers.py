@@ -85,16 +85,30 @@ def answer_and_grade(
 
 def passing_rows(rows: list[dict], answers: Iterable[list[dict]], at_most: int) -> list[dict]:
     """The problems with an own answer that passes in the place of the reference, up to `at_most` times each, no two of
-    them with the same syntax tree. Answers that would be another prompt's, as a whole program is, are left out."""
+    them with the same syntax tree.
+
+    Left out are answers that were cut at the longest length, hold more than was asked for (`is_to_the_point`), or would
+    be another prompt's, as a whole program is: what is trained on is learned with its end.
+    """
     task, kept = LeetcodeTask(), []
     for row, some in zip(rows, answers, strict=True):
         trees: dict[str, dict] = {}
         for answer in some:
             own = row | {"completion": answer["code"]}
-            if answer["passed"] and task.prompt(own) == task.prompt(row):
+            whole = answer["passed"] and answer["ended"] and is_to_the_point(answer["code"], row["entry_point"])
+            if whole and task.prompt(own) == task.prompt(row):
                 trees.setdefault(syntax_tree(answer["code"]), own)
         kept += list(trees.values())[:at_most]
     return kept
+
+
+def is_to_the_point(code: str, entry_point: str) -> bool:
+    """Whether a program is what was asked for and what that uses: a base that goes on invents further methods."""
+    tree = ast.parse(code)
+    definitions = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    named = {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in ast.walk(tree)}
+    return all(isinstance(node, definitions) for node in tree.body) and defined <= named | {"Solution", entry_point}
 
 
 def kept_counts(own: list[dict], rows: list[dict]) -> dict[str, int]:
