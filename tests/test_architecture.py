@@ -104,6 +104,7 @@ def test_the_top_of_the_package_holds_few_modules():
         "processes",
         "profiles",
         "runs",
+        "storage",
         "streams",
     }
 

@@ -51,7 +51,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     program = (
         "import os, pathlib, sys\n"
         "from llmft_helpers import storage\n"
-        "runs.os.replace = lambda *_: os._exit(9)\n"
+        "storage.os.replace = lambda *_: os._exit(9)\n"
         "storage.write_jsonl(pathlib.Path(sys.argv[1]), [{'n': 2}] * 1000)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=runs.ROOT, check=False)
