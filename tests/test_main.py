@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from llmft_helpers import __main__ as command_line
@@ -132,7 +133,19 @@ def test_a_full_disk_anywhere_is_one_line(error, says, monkeypatch, capsys):
     assert f"error: {says}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), SafetensorError("invalid header")])
+def test_a_full_card_anywhere_is_one_line(monkeypatch, capsys):
+    def fail(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(command_line, "doctor", fail)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err.startswith("error: the GPU's memory is full: nvidia-smi shows")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(13, "Permission denied"), SafetensorError("invalid header"), RuntimeError("a fault of ours")],
+)
 def test_other_errors_of_the_system_keep_their_traceback(error, monkeypatch):
     def fail(_):
         raise error
