@@ -1,5 +1,6 @@
 """The sections of docs/results.md that have one file behind them; readme_table.py writes the page."""
 
+import statistics
 from pathlib import Path
 
 from llmft_helpers.models.embedded import EMBEDDED, present_name
@@ -9,6 +10,7 @@ from llmft_helpers.storage import read_json
 
 RECIPES = {
     "vendor": "Unsloth's notebooks",
+    "library": "this suite without `llmft_helpers.cpu`",
     "ours": "this suite",
     "int8": "this suite, `int8_products`",
 }
@@ -114,12 +116,23 @@ def throughput(measured: dict) -> str:
             "validation loss": against(name, "validation_loss", "{:.3f}".format, "{:.3f}x"),
         }
 
-    names = [name for name in RECIPES if name != "int8" or one_round["int8"]["int8_products"]]
+    names = [name for name in RECIPES if name in table and (name != "int8" or one_round["int8"]["int8_products"])]
     notes = (
         f"{title_of(base_noted(measured))}, the same 8 rows a step in every line; medians of {len(measured['rounds'])} "
         f"alternating rounds (`benchmarks/lora_throughput.py`, {measured['device']}, commit {measured['git_commit']})."
     )
-    return f"{markdown([line(name) for name in names])}\n\n{notes}"
+    return f"{markdown([line(name) for name in names])}\n\n{notes}{_our_part(measured['rounds'])}"
+
+
+def _our_part(rounds: list[dict]) -> str:
+    """How much of the speed is our own code's."""
+    if "library" not in rounds[0]:
+        return ""
+    training, generation = (
+        statistics.median(one["ours"][key] / one["library"][key] for one in rounds)
+        for key in ("tokens_per_second", "generated_tokens_per_second")
+    )
+    return f" `llmft_helpers.cpu` alone makes training {training:.1f} and generation {generation:.1f} times as fast."
 
 
 def beginnings(ablations: dict) -> str | None:

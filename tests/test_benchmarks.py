@@ -293,6 +293,16 @@ def test_the_readme_shows_speed_as_a_ratio_to_the_vendors():
     one_round = {"vendor": {"dtype": "bfloat16"}, "ours": {"dtype": "float32"}, "int8": {"int8_products": False}}
     text = result_sections.throughput({"table": table, "rounds": [one_round], "device": "a CPU", "git_commit": "abc"})
     assert "192 (3.8x)" in text and "2.496 (0.998x)" in text and "int8_products" not in text
+    assert "alone makes" not in text
+    rounds = [
+        {"vendor": {"dtype": "bfloat16"}, "library": {"dtype": "float32"} | run(100.0, 2.5)}
+        | {"ours": {"dtype": "float32", "tokens_per_second": speed, "generated_tokens_per_second": 27.0}}
+        for speed in (150.0, 200.0, 160.0)
+    ]
+    table |= {"library": run(100.0, 2.5), "library / vendor": run(2.0, 1.0)}
+    text = result_sections.throughput({"table": table, "rounds": rounds, "device": "a CPU", "git_commit": "abc"})
+    assert "| this suite without `llmft_helpers.cpu` |" in text and "100 (2.0x)" in text
+    assert text.endswith("`llmft_helpers.cpu` alone makes training 1.6 and generation 3.0 times as fast.")
 
 
 def test_the_hostile_suite_counts_what_stays_behind(tmp_path, monkeypatch):
