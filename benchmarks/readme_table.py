@@ -13,7 +13,7 @@ import result_sections as sections
 from result_sections import base_noted, read, title_of
 
 from llmft_helpers.models.embedded import present_name
-from llmft_helpers.reports import character_sentences, from_tests
+from llmft_helpers.reports import character_sentences
 from llmft_helpers.reports.tables import markdown, p_text, with_interval
 from llmft_helpers.runs import TASKS
 from llmft_helpers.storage import write_text
@@ -128,7 +128,8 @@ def in_short_of_coder(folder: Path) -> str:
         for file, scores in measured_elsewhere({"coder": folder}, runs).items()
     ]
     own = read(folder / "from_tests/metrics.json")
-    notes = sections.about_coder(code) + (f"\n\n{from_tests.comparison(own)}" if own else "")
+    more = read(folder / "from_tests/more_problems.json")
+    notes = sections.about_coder(code) + (f"\n\n{sections.own_in_short(own, more)}" if own else "")
     begin = "Notebook 03 with a larger base, which knows code (profile `coder`):"
     return f"\n\n{begin}\n\n{markdown(lines)}\n\n{notes}"
 

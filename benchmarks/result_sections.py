@@ -254,6 +254,27 @@ def own_answers(measured: dict) -> str:
     return "\n\n".join([markdown(lines), *said])
 
 
+def own_in_short(measured: dict, more: dict | None) -> str:
+    """What the README says of notebook 05; `more`: the same models on more problems."""
+    asked = measured["provenance"]["profile"]["from_tests"]
+    begin = (
+        f"Notebook 05 goes on from there: {from_tests.ANSWERED_BY[asked['answered_by']]} answers "
+        f"{measured['rounds'][0]['problems']} training problems {asked['samples']} times each, and what passes its "
+        f"tests is trained on, {measured['kept']['answers']} answers in all.\n\n{from_tests.comparison(measured)}"
+    )
+    if more is None:
+        return begin
+    solved = ", ".join(
+        f"{ARM_NAMES[arm]} {with_interval(one['all'], 'pass_at_1')}" for arm, one in more["arms"].items()
+    )
+    pairs = {tuple(one["models"]): one for one in more["p_values"]}
+    tests = ", ".join(f"{ARM_NAMES[arm]} {p_text(pairs['references', arm]['p'])}" for arm in ("own", "both"))
+    return (
+        f"{begin}\n\nThe splits leave {more['problems']['left over']} more problems over that are as unseen. Of all "
+        f"{more['problems']['all']} solved: {solved}. Against tuned on references (McNemar): {tests}."
+    )
+
+
 def more_problems(measured: dict) -> str:
     """Notebook 05's models on the test problems and on those that the splits leave over."""
     counts = measured["problems"]

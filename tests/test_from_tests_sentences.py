@@ -85,7 +85,8 @@ def test_the_new_models_against_those_before():
 def test_problems_of_a_tier():
     text = from_tests.warm_up(metrics())
     assert text.startswith("Of 40 unseen Warm-up problems solved: base 5.0% (1.0 to 17.0%), tuned on references 5.0%")
-    assert "on both against base: p = 0.04. on both against tuned on references: p = 0.3. on own" in text
+    assert "McNemar: on both against base p = 0.04, against tuned on references p = 0.3; on own answers" in text
+    assert "McNemar" not in from_tests.warm_up(untrained() | {"warm_up_p_values": {}})
     assert from_tests.warm_up(metrics(per_difficulty={})) == "No test problem is of the tier Warm-up."
 
 

@@ -145,11 +145,11 @@ def warm_up(metrics: dict) -> str:
         return "No test problem is of the tier Warm-up."
     p_values = metrics["warm_up_p_values"]
     shown = ", ".join(f"{ARM_NAMES[arm]} {with_interval(part, 'pass_at_1')}" for arm, part in solved.items())
-    tests = "".join(
-        f" {ARM_NAMES[arm]} against {ARM_NAMES[other]}: {p_text(p)}."
+    tests = "; ".join(
+        f"{ARM_NAMES[arm]} " + ", ".join(f"against {ARM_NAMES[other]} {p_text(p)}" for other, p in by_other.items())
         for arm, by_other in p_values.items()
-        for other, p in by_other.items()
     )
+    tests = f" McNemar: {tests}." if tests else ""
     return f"Of {solved['base']['problems']} unseen Warm-up problems solved: {shown}.{tests}"
 
 
