@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pandas
+import unsloth  # noqa: F401  before transformers, peft and trl
 
 from llmft_helpers import runs, storage
 from llmft_helpers.data.corpora import load_problems

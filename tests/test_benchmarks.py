@@ -361,6 +361,22 @@ def test_full_fine_tuning_moves_every_weight_and_an_adapter_its_own(profile, pai
         assert moved == {name for name in before if "lora_" in name or arm.lora is None} and seconds > 0
 
 
+def test_the_readme_says_what_own_answers_were_worth():
+    measured = test_from_tests_sentences.metrics()
+    measured["kept"] = {"answers": 3, "problems": 2, "as_reference": 1}
+    measured["provenance"] = {"profile": {"from_tests": {"samples": 8, "answered_by": "base"}}}
+    text = result_sections.own_in_short(measured, None)
+    assert text.startswith("Notebook 05 goes on from there: the untuned base answers 20 training problems 8 times each")
+    assert "3 answers in all." in text and "- on both: **10.0%** of the unseen problems solved" in text
+    arms = {arm: answered("10" if arm == "base" else "11") for arm in more_problems.ARMS}
+    others = {arm: answered("1111111" if arm == "both" else "0000001") for arm in more_problems.ARMS}
+    text = result_sections.own_in_short(measured, more_problems.compare(arms, others))
+    assert (
+        "The splits leave 7 more problems over" in text and "Of all 9 solved: base 22.2% (2.8 to 60.0%), tuned" in text
+    )
+    assert text.endswith("Against tuned on references (McNemar): on own answers p = 1, on both p = 0.031.")  # 2 / 2^6
+
+
 def answered(passed: str) -> list[dict]:
     """An answer a character, "1" for one that passes."""
     return [{"passed": one == "1", "tests_passed": int(one), "tests_total": 2} for one in passed]
