@@ -2,10 +2,11 @@
 
     python benchmarks/more_problems.py --profile coder --json outputs/coder/from_tests/more_problems.json
 
-On forty test problems a difference below twenty points is chance. Where `train_rows` limits the training problems, the
+Forty test problems seldom tell a small difference from chance. Where `train_rows` limits the training problems, the
 problems left over are as unseen as the test problems; those whose group has a training problem are left out. They are
-asked greedily, as the test problems were, and counted together with them. Answers stand beside FILE, ending in .jsonl,
-a file for each model: a run that was stopped goes on with the next one.
+asked greedily, as the test problems were, and counted together with them. The models are notebook 05's; what it has not
+done is done first. Answers stand beside FILE, ending in .jsonl, a file for each model: a run that was stopped goes on
+with the next one.
 """
 
 import argparse
@@ -21,13 +22,12 @@ from llmft_helpers import runs, storage
 from llmft_helpers.data.corpora import load_problems
 from llmft_helpers.data.prompts import LeetcodeTask
 from llmft_helpers.device import device_description
+from llmft_helpers.errors import UserError
 from llmft_helpers.grading import isolation_level
 from llmft_helpers.profiles import Profile, load_profile
 from llmft_helpers.scoring import evaluation
 from llmft_helpers.training import FromTests
 from llmft_helpers.training.references import content
-
-ARMS = ("base", "references", "own", "both")
 
 
 def left_over(profile: Profile) -> list[dict]:
@@ -35,8 +35,21 @@ def left_over(profile: Profile) -> list[dict]:
     used = load_problems(profile).splits
     every = load_problems(replace(profile, leetcode=replace(profile.leetcode, train_rows=0)))
     groups = {row["group"] for rows in used.values() for row in rows}
-    rows, _ = evaluation.drop_broken_problems([row for row in every.train if row["group"] not in groups])
-    return rows
+    rows = [row for row in every.train if row["group"] not in groups]
+    if not rows:
+        raise UserError(f"profile {profile.name} trains on all that its test leaves: nothing is left over")
+    return evaluation.drop_broken_problems(rows)[0]
+
+
+def steps(learner: FromTests) -> None:
+    """Notebook 05's, as far as its models and their answers to the test problems."""
+    learner.read_data()
+    learner.load_model()
+    for _ in range(learner.asked.rounds):
+        learner.sample()
+        learner.train("both")
+    learner.train("own")
+    learner.score()
 
 
 def answers_of(learner: FromTests, arm: str, rows: list[dict], path: Path) -> list[dict]:
@@ -80,23 +93,18 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     profile = load_profile(options.profile)
-    learner = FromTests(profile)
-    corpus, rows = learner.read_data(), left_over(profile)
-    learner.load_model()
-    written = {row["task_id"]: row for row in storage.read_jsonl(learner.folder / "predictions.jsonl")}
-    tested, others = {}, {}
-    for arm in ARMS:
-        if arm in ("own", "both"):
-            learner.adapters[arm] = learner.folder / f"round_{profile.from_tests.rounds}" / arm / "adapter"
-        tested[arm] = [written[row["task_id"]][arm] for row in corpus.test]
+    learner, rows = FromTests(profile), left_over(profile)
+    steps(learner)
+    others = {}
+    for arm in learner.answers:
         path = options.json.with_name(f"{options.json.stem}_{arm}.jsonl")
         others[arm] = answers_of(learner, arm, rows, path)
         solved = sum(one["passed"] for one in others[arm])
         print(f"{arm}: {solved} of {len(rows)} left-over problems solved", flush=True)
-    results = compare(tested, others) | {
+    results = compare(learner.answers, others) | {
         "profile": profile.name,
         "model": profile.model.name,
-        "device": device_description(),
+        **device_description(),
         "isolation": isolation_level(),
         "git_commit": runs.git_commit(),
     }

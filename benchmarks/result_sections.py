@@ -4,6 +4,7 @@ import statistics
 from pathlib import Path
 
 from llmft_helpers.models.embedded import EMBEDDED, present_name
+from llmft_helpers.profiles import FromTestsSettings
 from llmft_helpers.reports import from_tests
 from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
 from llmft_helpers.storage import read_json
@@ -248,19 +249,23 @@ def own_answers(measured: dict) -> str:
         "answer is code only": lambda one: f"{one['code_only_rate']:.0%}",
     }
     lines = [{"": ARM_NAMES[arm]} | {title: show(measured[arm]) for title, show in columns.items()} for arm in names]
-    asked = measured["provenance"]["profile"]["from_tests"]
-    kept = from_tests.kept(measured["kept"], asked["kept"], asked.get("answered_by", "references"))
+    kept = from_tests.kept(measured["kept"], _asked(measured))
     said = [from_tests.sampling(measured["rounds"][-1]), kept, from_tests.comparison(measured)]
     return "\n\n".join([markdown(lines), *said])
 
 
+def _asked(measured: dict) -> FromTestsSettings:
+    return FromTestsSettings(**measured["provenance"]["profile"]["from_tests"])
+
+
 def own_in_short(measured: dict, more: dict | None) -> str:
     """What the README says of notebook 05; `more`: the same models on more problems."""
-    asked = measured["provenance"]["profile"]["from_tests"]
+    asked, first = _asked(measured), measured["rounds"][0]
     begin = (
-        f"Notebook 05 goes on from there: {from_tests.ANSWERED_BY[asked['answered_by']]} answers "
-        f"{measured['rounds'][0]['problems']} training problems {asked['samples']} times each, and what passes its "
-        f"tests is trained on, {measured['kept']['answers']} answers in all.\n\n{from_tests.comparison(measured)}"
+        f"Notebook 05 goes on from there: {from_tests.ANSWERED_BY[asked.answered_by]} answers {first['problems']} "
+        f"training problems {asked.samples} times each, {first['passed']} answers pass their tests, and "
+        f"{measured['kept']['answers']} of these, all different, are what it learns from.\n\n"
+        f"{from_tests.comparison(measured)}"
     )
     if more is None:
         return begin

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -15,6 +16,8 @@ from pathlib import Path
 import psutil
 
 from .errors import UserError, reason
+
+ABANDONED = 24 * 3600  # seconds
 
 
 def made(folder: Path) -> Path:
@@ -100,8 +103,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def _sweep(path: Path) -> None:
     """Remove what this process, and those that were killed, left of their attempts at `path`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        pid = int(left.suffixes[-2][1:])
-        if pid == os.getpid() or not psutil.pid_exists(pid):
+        pid = left.suffixes[-2][1:]
+        old = time.time() - left.stat().st_mtime > ABANDONED  # or it may be of another machine's process
+        if pid == str(os.getpid()) or (old and pid.isdigit() and not psutil.pid_exists(int(pid))):
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from llmft_helpers import device
 from llmft_helpers.data.corpora import load_problems
 from llmft_helpers.data.prompts import TranslationTask, training_rows
+from llmft_helpers.reports import from_tests
 from llmft_helpers.runs import ROOT
 from llmft_helpers.scoring.metrics import completion_nats, total
 
@@ -367,9 +368,10 @@ def test_the_readme_says_what_own_answers_were_worth():
     measured["provenance"] = {"profile": {"from_tests": {"samples": 8, "answered_by": "base"}}}
     text = result_sections.own_in_short(measured, None)
     assert text.startswith("Notebook 05 goes on from there: the untuned base answers 20 training problems 8 times each")
-    assert "3 answers in all." in text and "- on both: **10.0%** of the unseen problems solved" in text
-    arms = {arm: answered("10" if arm == "base" else "11") for arm in more_problems.ARMS}
-    others = {arm: answered("1111111" if arm == "both" else "0000001") for arm in more_problems.ARMS}
+    assert "8 times each, 4 answers pass their tests, and 3 of these, all different, are what it learns from." in text
+    assert "- on both: **10.0%** of the unseen problems solved" in text
+    arms = {arm: answered("10" if arm == "base" else "11") for arm in from_tests.ARMS}
+    others = {arm: answered("1111111" if arm == "both" else "0000001") for arm in from_tests.ARMS}
     text = result_sections.own_in_short(measured, more_problems.compare(arms, others))
     assert (
         "The splits leave 7 more problems over" in text and "Of all 9 solved: base 22.2% (2.8 to 60.0%), tuned" in text
@@ -394,6 +396,7 @@ def test_models_are_compared_on_test_problems_and_on_those_left_over_together():
     assert pair["models"] == ["base", "own"] and (pair["only_first"], pair["only_second"]) == (1, 7)
     assert pair["p"] == pytest.approx(2 * (1 + 8) / 2**8)  # of 8 coins, one or none on one side, twice
     text = result_sections.more_problems(measured | {"device": "a CPU", "git_commit": "abc"})
+    assert "(`benchmarks/more_problems.py`, a CPU, commit abc)" in text
     assert table(text)["on own answers"][-1].startswith("88.9% (") and "| of all 9 " in text
     assert "- base against on own answers: the first alone solves 1, the second alone 7, p = 0.07." in text
 

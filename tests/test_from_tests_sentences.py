@@ -1,8 +1,10 @@
 """Sentences of notebook 05: every branch says what its numbers mean."""
 
+from dataclasses import replace
+
 import pytest
 
-from llmft_helpers.profiles import load_profile
+from llmft_helpers.profiles import FromTestsSettings, load_profile
 from llmft_helpers.reports import from_tests, tables
 
 TIER = {"problems": 40, "pass_at_1": 0.05, "pass_at_1_ci95": [0.01, 0.17]}
@@ -43,15 +45,18 @@ def test_what_sampling_found():
 
 def test_what_is_kept_or_that_nothing_is():
     counts = {"answers": 3, "problems": 2, "as_reference": 1}
-    text = from_tests.kept(counts, 2)
+    asked = FromTestsSettings(kept=2)
+    text = from_tests.kept(counts, asked)
     assert text.startswith("Kept: **3 passing answers** to **2 problems**, at most 2 to each")
-    assert "The reference solution as it stands: **1** of them; the model that was tuned on it may remember it" in text
-    assert "**1** of them; the base, which was not shown it, came to the same." in from_tests.kept(counts, 2, "base")
-    assert "**1 passing answer** to **1 problem**" in from_tests.kept(counts | {"answers": 1, "problems": 1}, 2)
-    assert from_tests.kept(counts | {"as_reference": 0}, 2).endswith(
+    assert "The reference solution as it stands: **1** of them; a model that was tuned on it may remember it" in text
+    by_base = replace(asked, answered_by="base")
+    assert "**1** of them; the base, which was not shown it, came to the same." in from_tests.kept(counts, by_base)
+    assert "tuned on it may remember" in from_tests.kept(counts, replace(by_base, rounds=2))
+    assert "**1 passing answer** to **1 problem**" in from_tests.kept(counts | {"answers": 1, "problems": 1}, asked)
+    assert from_tests.kept(counts | {"as_reference": 0}, asked).endswith(
         "None of them is the reference solution as it stands."
     )
-    assert "No answer was kept, so that there is nothing to train on" in from_tests.kept(counts | {"answers": 0}, 2)
+    assert "No answer was kept, so that there is nothing to train on" in from_tests.kept(counts | {"answers": 0}, asked)
 
 
 def test_what_the_watched_answers_say_of_training():
@@ -63,20 +68,22 @@ def test_what_the_watched_answers_say_of_training():
         "last; kept are the weights of step 3 (**0.50**)."
     )
     few = from_tests.training({"own": trained | {"watched_problems": 0, "rows_too_long": 2}})
-    assert "Loss on references of the validation problems, as too few problems were solved to watch some: 0.50" in few
+    assert "Loss on references of the validation problems, as too few problems have an answer that is kept: 0.50" in few
     assert few.endswith(" Longer than `max_length` and left out: 2 answers.")
     assert from_tests.training({}) == "No answer was kept, nothing was trained."
 
 
 def test_the_new_models_against_those_before():
-    both, own = from_tests.comparison(metrics()).splitlines()
+    both, own, _, how = from_tests.comparison(metrics(p=0.02)).splitlines()
     assert both.startswith(
-        "- on both: **10.0%** of the unseen problems solved; tuned on references 2.5% (+7.5 points; McNemar p = 0.03): "
-        "a gain beyond what chance explains; base 2.5% (+7.5 points; McNemar p = 0.01): a gain beyond"
+        "- on both: **10.0%** of the unseen problems solved; tuned on references 2.5% (+7.5 points; p = 0.04): "
+        "a gain beyond what chance explains; base 2.5% (+7.5 points; p = 0.02): a gain beyond"
     )
+    assert how == "By McNemar's test; p is adjusted for the number of new models (Holm)."
     assert own.count("the same number") == 2
     assert "within what chance explains" in from_tests.comparison(metrics(p=0.5))
-    assert "(-2.5 points; McNemar p = 0.03): a loss beyond what" in from_tests.comparison(metrics(pass_at_1=0.0))
+    assert "within what chance explains" in from_tests.comparison(metrics(p=0.03))  # 0.06 of two
+    assert "(-2.5 points; p = 0.02): a loss beyond what" in from_tests.comparison(metrics(p=0.01, pass_at_1=0.0))
     assert "there is no new model to compare" in from_tests.comparison(untrained())
     assert from_tests.arms(metrics()) == ["base", "references", "own", "both"]
     assert from_tests.arms(untrained()) == ["base", "references"]
@@ -85,7 +92,8 @@ def test_the_new_models_against_those_before():
 def test_problems_of_a_tier():
     text = from_tests.warm_up(metrics())
     assert text.startswith("Of 40 unseen Warm-up problems solved: base 5.0% (1.0 to 17.0%), tuned on references 5.0%")
-    assert "McNemar: on both against base p = 0.04, against tuned on references p = 0.3; on own answers" in text
+    assert "McNemar, adjusted for the number of new models: on both against base p = 0.08, against tuned on" in text
+    assert text.endswith("on own answers against base p = 1, against tuned on references p = 0.6.")
     assert "McNemar" not in from_tests.warm_up(untrained() | {"warm_up_p_values": {}})
     assert from_tests.warm_up(metrics(per_difficulty={})) == "No test problem is of the tier Warm-up."
 

@@ -185,8 +185,17 @@ def test_kept_are_passing_answers_that_differ_by_their_tree():
          "        return 2 * n", True),
         ("class Solution:\n    def times(self, n):\n        def twice(m):\n            return 2 * m\n"
          "        return twice(n)", True),
+        ("TWO = 2\nclass Solution:\n    def times(self, n):\n        return TWO * n", True),
+        ("class Solution:\n    def __init__(self):\n        self.two = 2\n    def times(self, n):\n"
+         "        return self.two * n", True),
         ("class Solution:\n    def times(self, n):\n        return 2 * n\n    def thrice(self, n):\n"
          "        return 3 * n", False),
+        ("class Solution:\n    def times(self, n):\n        return 2 * n\n    def power(self, n):\n"
+         "        return n * self.power(n - 1)", False),  # used by itself alone
+        ("class Solution:\n    def times(self, n):\n        a = [n]\n        a.reverse()\n        return 2 * a[0]\n"
+         "    def reverse(self, a):\n        return a", False),  # a list's own method is another
+        ("class Solution:\n    def times(self, n):\n        return n\n    def times(self, n):\n"
+         "        return 2 * n", False),
         ("class Solution:\n    def times(self, n):\n        return 2 * n\nsolution = Solution()", False),
         ("class Solution:\n    def times(self, n):\n        return 2 * n\ndef main():\n    pass", False),
     ],
@@ -197,6 +206,14 @@ def test_an_answer_to_the_point_defines_what_was_asked_for_and_what_that_uses(co
     answer = {"code": code, "passed": True, "ended": True}
     assert len(own_answers.passing_rows([row], [[answer]], 2)) == to_the_point
     assert own_answers.passing_rows([row], [[answer | {"ended": False}]], 2) == []
+
+
+def test_a_class_to_design_and_a_published_entry_point_are_to_the_point():
+    designed = "class Cache:\n    def __init__(self):\n        self.a = {}\n    def get(self, key):\n        return 1\n"
+    assert own_answers.is_to_the_point(designed, "Cache")
+    assert not own_answers.is_to_the_point(designed + "class Other:\n    pass", "Cache")
+    body = "class Solution:\n    def times(self, n):\n        return 2 * n\n"
+    assert own_answers.is_to_the_point(body, "Solution().times")  # as LeetCodeDataset names it
 
 
 def test_a_docstring_alone_stays_a_body():

@@ -196,11 +196,14 @@ def test_what_a_killed_process_left_of_a_folder_goes_and_what_a_living_one_write
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     left, living = tmp_path / f".a[1].{ended.pid}.part", tmp_path / f".a[1].{os.getppid()}.part"
-    for folder in (left, living):
+    fresh, other = tmp_path / f".a[1].{ended.pid + 1}.part", tmp_path / ".a[1].draft.part"
+    for folder in (left, living, fresh, other):
         (folder / "weights").mkdir(parents=True)
+        if folder != fresh:
+            os.utime(folder, (0, 0))
     with storage.whole_folder(tmp_path / "a[1]") as partial:
         (partial / "new").touch()
-    assert sorted(tmp_path.iterdir()) == sorted([living, tmp_path / "a[1]"])
+    assert set(tmp_path.iterdir()) == {living, fresh, other, tmp_path / "a[1]"}
 
 
 def test_rows_survive_the_round_trip(tmp_path):

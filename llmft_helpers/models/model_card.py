@@ -141,8 +141,7 @@ def _use(task: Task, base: str, folder: str, kind: str, settings: dict, tokenize
     example = EXAMPLE_PAIR if isinstance(task, TranslationTask) else EXAMPLE_PROBLEM
     asked = {"prompt": as_asked(tokenizer, task.prompt(example)), "longest": settings[task.name]["max_new_tokens"]}
     if kind == "gguf":
-        prompt = task.prompt(example)  # the Modelfile and the chat template put behind it what is wanted
-        return OLLAMA.format(weights=IN_USE, smaller=SMALLER, prompt=prompt)
+        return OLLAMA.format(weights=IN_USE, smaller=SMALLER, prompt=asked["prompt"])
     if kind == "merged":
         return PYTHON.format(load=LOAD_MERGED.format(folder=folder), **asked)
     # A made or converted base has no address on a hub; its folder is what can be loaded.

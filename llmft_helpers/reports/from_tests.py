@@ -5,6 +5,7 @@
 
 import pandas
 
+from ..profiles import FromTestsSettings
 from .sentences import code_verdict, points
 from .tables import ARM_NAMES, counted, holm, p_text, with_interval
 
@@ -65,27 +66,29 @@ def sampling(scores: dict) -> str:
     )
 
 
-def kept(counts: dict[str, int], at_most: int, answered_by: str = "references") -> str:
+def kept(counts: dict[str, int], asked: FromTestsSettings) -> str:
     """What is trained on: problems with an own answer each, and how many of these are the reference."""
     if not counts["answers"]:
         return (
-            "**No answer was kept, so that there is nothing to train on:** none passed, or none that ended by itself "
-            "and holds what was asked for alone. What follows shows the models that were there before. A larger model, "
-            "easier problems or more answers a problem would be needed."
+            "**No answer was kept, so that there is nothing to train on:** none passed, or none that an end token "
+            "ended and that holds what was asked for alone. What follows shows the models that were there before. A "
+            "larger model, easier problems or more answers a problem would be needed."
         )
-    why = {
-        "references": "the model that was tuned on it may remember it, and learns nothing new from it",
-        "base": "the base, which was not shown it, came to the same",
-    }
+    by_base_alone = asked.answered_by == "base" and asked.rounds == 1
+    why = (
+        "the base, which was not shown it, came to the same"
+        if by_base_alone
+        else "a model that was tuned on it may remember it, and learns nothing new from it"
+    )
     known = (
-        f"The reference solution as it stands: **{counts['as_reference']}** of them; {why[answered_by]}."
+        f"The reference solution as it stands: **{counts['as_reference']}** of them; {why}."
         if counts["as_reference"]
         else "None of them is the reference solution as it stands."
     )
     return (
         f"Kept: **{counted(counts['answers'], 'passing answer', 'passing answers')}** to "
-        f"**{counted(counts['problems'], 'problem', 'problems')}**, at most {at_most} to each, no two with the same "
-        f"syntax tree; left out are those that the longest length cut off or that hold more than was asked for. {known}"
+        f"**{counted(counts['problems'], 'problem', 'problems')}**, at most {asked.kept} to each, no two with the same "
+        f"syntax tree; left out are those that no end token ended or that hold more than was asked for. {known}"
     )
 
 
@@ -103,7 +106,7 @@ def _trained(arm: str, trained: dict) -> str:
     watched = (
         f"the watched answers to {counted(problems, 'problem', 'problems')}"
         if problems
-        else "references of the validation problems, as too few problems were solved to watch some"
+        else "references of the validation problems, as too few problems have an answer that is kept"
     )
     left_out = trained["rows_too_long"]
     return (
@@ -118,7 +121,16 @@ def comparison(metrics: dict) -> str:
     """Problems solved and tests passed by each new arm, against those that were there before."""
     if not metrics["p_values"]:
         return "No answer was kept, nothing was trained: there is no new model to compare."
-    return "\n".join(_compared(metrics, arm, p_values) for arm, p_values in metrics["p_values"].items())
+    lines = [_compared(metrics, arm, p_values) for arm, p_values in _adjusted(metrics["p_values"]).items()]
+    return "\n".join([*lines, "", "By McNemar's test; p is adjusted for the number of new models (Holm)."])
+
+
+def _adjusted(p_values: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """McNemar's p of each new arm against each earlier one, adjusted for the number of new arms (Holm)."""
+    return {
+        arm: {other: holm([p[other] for p in p_values.values()])[place] for other in by_other}
+        for place, (arm, by_other) in enumerate(p_values.items())
+    }
 
 
 def _compared(metrics: dict, arm: str, p_values: dict[str, float]) -> str:
@@ -127,7 +139,7 @@ def _compared(metrics: dict, arm: str, p_values: dict[str, float]) -> str:
     def against(before: str) -> str:
         gained, p = new["pass_at_1"] - metrics[before]["pass_at_1"], p_values[before]
         return (
-            f"{ARM_NAMES[before]} {metrics[before]['pass_at_1']:.1%} ({points(gained)}; McNemar {p_text(p)}): "
+            f"{ARM_NAMES[before]} {metrics[before]['pass_at_1']:.1%} ({points(gained)}; {p_text(p)}): "
             f"{code_verdict(gained, p, EQUAL)}"
         )
 
@@ -143,13 +155,13 @@ def warm_up(metrics: dict) -> str:
     solved = {arm: metrics[arm]["per_difficulty"].get("Warm-up") for arm in arms(metrics)}
     if not all(solved.values()):
         return "No test problem is of the tier Warm-up."
-    p_values = metrics["warm_up_p_values"]
+    p_values = _adjusted(metrics["warm_up_p_values"])
     shown = ", ".join(f"{ARM_NAMES[arm]} {with_interval(part, 'pass_at_1')}" for arm, part in solved.items())
     tests = "; ".join(
         f"{ARM_NAMES[arm]} " + ", ".join(f"against {ARM_NAMES[other]} {p_text(p)}" for other, p in by_other.items())
         for arm, by_other in p_values.items()
     )
-    tests = f" McNemar: {tests}." if tests else ""
+    tests = f" McNemar, adjusted for the number of new models: {tests}." if tests else ""
     return f"Of {solved['base']['problems']} unseen Warm-up problems solved: {shown}.{tests}"
 
 
@@ -196,16 +208,15 @@ def lessons(metrics: dict, seconds: dict[str, float]) -> str:
 
 
 def _unseen(metrics: dict) -> str:
-    """Each new model against references; of two new models the p-values are adjusted for their number."""
-    adjusted = holm([p_values["references"] for p_values in metrics["p_values"].values()])
+    """Each new model against references."""
     before = metrics["references"]["pass_at_1"]
 
     def of(arm: str, p: float) -> str:
         share = metrics[arm]["pass_at_1"]
         return f"{ARM_NAMES[arm]} **{share:.1%}** ({p_text(p)}: {code_verdict(share - before, p, EQUAL)})"
 
-    new = "; ".join(of(arm, p) for arm, p in zip(metrics["p_values"], adjusted, strict=True))
+    new = "; ".join(of(arm, p["references"]) for arm, p in _adjusted(metrics["p_values"]).items())
     return (
         f"- Of the unseen problems the untuned base solves {metrics['base']['pass_at_1']:.1%} and the model tuned on "
-        f"references {before:.1%}. Against the latter, p adjusted for the number of new models: {new}."
+        f"references {before:.1%}. Against the latter: {new}."
     )

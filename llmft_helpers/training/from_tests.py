@@ -108,7 +108,8 @@ class FromTests:
         start = self.adapters["references"] if arm == "both" else None
         before = start and references.content(start)
         settings = [asdict(one) for one in (self.profile.model, self.profile.lora, self.training)]
-        run = fingerprint([self.own, before, settings, self.profile.seed])
+        _, watched = watch_some(self.own)
+        run = fingerprint([self.own, before, settings, self.profile.seed, *([] if watched else self.corpus.validation)])
         with self.stages(f"train {arm}"):
             note = read_adapter_note(folder / "adapter") if (folder / "adapter").is_dir() else {}
             if note.get("run") != run:
@@ -118,7 +119,6 @@ class FromTests:
                 save_adapter(self.model, folder / "adapter", note)
             shutil.rmtree(folder / "trainer", ignore_errors=True)
             self._take(folder / "adapter")
-        _, watched = watch_some(self.own)
         self.adapters[arm] = folder / "adapter"
         self.trained[arm] = note["training"] | {"watched_problems": len({row["task_id"] for row in watched})}
         return self.trained[arm]

@@ -21,6 +21,7 @@ from ..scoring.answers import extract_code
 from ..scoring.metrics import pass_at_k_scores
 from ..storage import fingerprint, write_jsonl
 
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 KEEP = ("passed", "verdict", "tests_passed", "tests_total", "detail")
 
 
@@ -87,8 +88,8 @@ def passing_rows(rows: list[dict], answers: Iterable[list[dict]], at_most: int) 
     """The problems with an own answer that passes in the place of the reference, up to `at_most` times each, no two of
     them with the same syntax tree.
 
-    Left out are answers that were cut at the longest length, hold more than was asked for (`is_to_the_point`), or would
-    be another prompt's, as a whole program is: what is trained on is learned with its end.
+    Left out are answers that did not end by an end token, hold more than was asked for (`is_to_the_point`), or would be
+    another prompt's, as a whole program is: what is trained on is learned with its end.
     """
     task, kept = LeetcodeTask(), []
     for row, some in zip(rows, answers, strict=True):
@@ -103,12 +104,41 @@ def passing_rows(rows: list[dict], answers: Iterable[list[dict]], at_most: int) 
 
 
 def is_to_the_point(code: str, entry_point: str) -> bool:
-    """Whether a program is what was asked for and what that uses: a base that goes on invents further methods."""
-    tree = ast.parse(code)
-    definitions = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
-    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    named = {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in ast.walk(tree)}
-    return all(isinstance(node, definitions) for node in tree.body) and defined <= named | {"Solution", entry_point}
+    """Whether a program is what was asked for and what that uses: a base that goes on invents further methods, or
+    writes the same one again."""
+    tree, asked = ast.parse(code), entry_point.rpartition(".")[2]
+    defined = {node.name: node for node in ast.walk(tree) if isinstance(node, DEFINITIONS)}
+    used, left = set(), {"Solution", asked}
+    if isinstance(defined.get(asked), ast.ClassDef):  # a class to design: its methods are what was asked for
+        left |= set(_defined_in(defined[asked]))
+    while left:
+        name = left.pop()
+        used.add(name)
+        if name in defined and name != "Solution":
+            left |= _named(defined[name]) - used
+    twice = any(len(names) != len(set(names)) for names in map(_defined_in, ast.walk(tree)))
+    unused = {name for name in defined if name not in used and not name.startswith("__")}
+    return not twice and not unused and all(_belongs(node, used) for node in tree.body)
+
+
+def _defined_in(node: ast.AST) -> list[str]:
+    body = getattr(node, "body", [])
+    return [one.name for one in body if isinstance(one, DEFINITIONS)] if isinstance(body, list) else []
+
+
+def _named(tree: ast.AST) -> set[str]:
+    """Names, and attributes of the object or class itself: a list's own `reverse` is no method of the answer."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    own = {"self", "cls", "Solution", "Solution()"}
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    return names | {node.attr for node in attributes if ast.unparse(node.value) in own}
+
+
+def _belongs(node: ast.stmt, used: set[str]) -> bool:
+    """Imports, definitions, and constants that are used."""
+    if isinstance(node, ast.Assign):
+        return all(isinstance(target, ast.Name) and target.id in used for target in node.targets)
+    return isinstance(node, (ast.Import, ast.ImportFrom, *DEFINITIONS))
 
 
 def kept_counts(own: list[dict], rows: list[dict]) -> dict[str, int]:
