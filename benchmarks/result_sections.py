@@ -6,7 +6,7 @@ from pathlib import Path
 from llmft_helpers.models.embedded import EMBEDDED, present_name
 from llmft_helpers.profiles import FromTestsSettings
 from llmft_helpers.reports import from_tests
-from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
+from llmft_helpers.reports.tables import ARM_NAMES, holm, markdown, p_text, with_interval
 from llmft_helpers.storage import read_json
 
 RECIPES = {
@@ -21,6 +21,12 @@ BEGINNINGS = {
     "4 bits everywhere": "4 bits everywhere",
     "begins at zero": "the adapter begins at zero",
     "not in 8-bit integers": "training's products not in 8-bit integers",
+}
+IN_WORDS = {
+    "base": "untuned base",
+    "references": "tuned on references",
+    "own": "tuned on own answers that pass",
+    "both": "tuned on references, then on own answers that pass",
 }
 NANOGPT = {
     "nanogpt.json": "what ships, without the vocabulary pairs",
@@ -264,19 +270,29 @@ def own_in_short(measured: dict, more: dict | None) -> str:
     begin = (
         f"Notebook 05 goes on from there: {from_tests.ANSWERED_BY[asked.answered_by]} answers {first['problems']} "
         f"training problems {asked.samples} times each, {first['passed']} answers pass their tests, and "
-        f"{measured['kept']['answers']} of these, all different, are what it learns from.\n\n"
-        f"{from_tests.comparison(measured)}"
+        f"{measured['kept']['answers']} of these, all different, are what it learns from."
     )
     if more is None:
-        return begin
-    solved = ", ".join(
-        f"{ARM_NAMES[arm]} {with_interval(one['all'], 'pass_at_1')}" for arm, one in more["arms"].items()
+        return f"{begin}\n\n{from_tests.comparison(measured)}"
+    counts, earlier = more["problems"], ("references", "base")
+    lines = [
+        {
+            "": title,
+            f"solved of the {counts['test']} test problems": with_interval(more["arms"][arm]["test"], "pass_at_1"),
+            f"solved of all {counts['all']} unseen ones": with_interval(more["arms"][arm]["all"], "pass_at_1"),
+        }
+        for arm, title in IN_WORDS.items()
+    ]
+    pairs = {frozenset(one["models"]): one["p"] for one in more["p_values"]}
+    adjusted = {other: holm([pairs[frozenset((arm, other))] for arm in ("both", "own")]) for other in earlier}
+    tests = "; ".join(
+        f"{IN_WORDS[arm]}, against {IN_WORDS['references']} {p_text(adjusted['references'][place])}, against "
+        f"{IN_WORDS['base']} {p_text(adjusted['base'][place])}"
+        for place, arm in enumerate(("both", "own"))
     )
-    pairs = {tuple(one["models"]): one for one in more["p_values"]}
-    tests = ", ".join(f"{ARM_NAMES[arm]} {p_text(pairs['references', arm]['p'])}" for arm in ("own", "both"))
     return (
-        f"{begin}\n\nThe splits leave {more['problems']['left over']} more problems over that are as unseen. Of all "
-        f"{more['problems']['all']} solved: {solved}. Against tuned on references (McNemar): {tests}."
+        f"{begin}\n\n{markdown(lines)}\n\n{counts['left over']} of the unseen problems are those that the splits leave "
+        f"over. On all {counts['all']}, by McNemar's test, adjusted for the number of new models: {tests}."
     )
 
 
