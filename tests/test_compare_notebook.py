@@ -16,7 +16,8 @@ NUMBERS = {"everyday only": (20.0, 5.0), "formal only": (8.0, 15.0), "reference"
 def run_cells(folder, *ids, **names):
     """The cells' names after running them in order, and what they displayed."""
     seen = []
-    space = {"folder": folder, "runs": runs, "reports": reports, "comparisons": comparisons, "selection": selection}
+    space = {"folder": folder, "runs": runs, "storage": storage, "reports": reports}
+    space |= {"comparisons": comparisons, "selection": selection}
     space |= {"display": seen.append, "say": seen.append} | names
     for name in ids:
         exec(compile(CELLS[name], name, "exec"), space)

@@ -18,7 +18,7 @@ from llmft_helpers.errors import UserError
 from llmft_helpers.models.generation import Generated
 from llmft_helpers.models.sampling import Sampling
 from llmft_helpers.profiles import load_profile
-from llmft_helpers.runs import ROOT
+from llmft_helpers.runs import ROOT, run_dir
 from llmft_helpers.storage import read_jsonl
 from llmft_helpers.training import Experiment, FromTests, from_tests, grpo, own_answers
 
@@ -467,6 +467,21 @@ def test_results_of_other_problems_are_refused(tuned, profile):
     # the data are seed 1's for GRPO too, where the adapter lies
     with pytest.raises(UserError, match="is of other problems than this profile's: run notebook 03 again"):
         grpo.train_grpo(other)
+
+
+def test_results_of_another_adapter_or_of_shorter_answers_are_refused(tuned, profile):
+    path = run_dir(profile, "leetcode") / "metrics.json"
+    whole = path.read_text(encoding="utf-8")
+    longer = dataclasses.replace(profile.leetcode, max_new_tokens=profile.leetcode.max_new_tokens + 1)
+    with pytest.raises(UserError, match=r"answers of at most leetcode.max_new_tokens = 24, this profile says 25"):
+        FromTests(dataclasses.replace(profile, leetcode=longer)).read_data()
+    other = json.loads(whole)
+    other["provenance"]["adapter"] = "of another"
+    path.write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(UserError, match="is of another adapter than the one beside it: run notebook 03 again"):
+        FromTests(profile).read_data()
+    path.write_text(whole, encoding="utf-8")
+    FromTests(profile).read_data()
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def saved_scores(profile: Profile, corpus: Corpus) -> dict:
             "notebook 03 again"
         )
     written = content(folder / "adapter")
-    if saved.get("adapter", written) != written:  # not noted by earlier versions
+    if saved["provenance"].get("adapter", written) != written:  # not noted by earlier versions
         raise UserError(f"{folder}/metrics.json is of another adapter than the one beside it: run notebook 03 again")
     return saved
 

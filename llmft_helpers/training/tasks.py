@@ -122,10 +122,9 @@ class Experiment:
         metrics = self.metrics | self._comparison()
         metrics |= {
             "training": self.trained,
-            "adapter": content(self.folder / "adapter"),
             "rows": self.corpus.counts,
             "provenance": provenance(self.profile, self.stages, self.corpus.manifest["fingerprints"])
-            | {"processes": processes.count()},
+            | {"processes": processes.count(), "adapter": content(self.folder / "adapter")},
         }
         save_metrics(self.profile, self.name, metrics)
         write_model_card(self.folder, self.tokenizer)
