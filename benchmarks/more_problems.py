@@ -4,12 +4,14 @@
 
 Forty test problems seldom tell a small difference from chance. Where `train_rows` limits the training problems, the
 problems left over are as unseen as the test problems; those whose group has a training problem are left out. They are
-asked greedily, as the test problems were, and counted together with them. The models are notebook 05's; what it has not
+asked greedily, as the test problems were, and counted together with them. A control goes with them: the model tuned on
+references, trained on with these instead of own answers. The models are notebook 05's; what it has not
 done is done first. Answers stand beside FILE, ending in .jsonl, a file for each model: a run that was stopped goes on
 with the next one.
 """
 
 import argparse
+import copy
 import os
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -28,6 +30,8 @@ from llmft_helpers.profiles import Profile, load_profile
 from llmft_helpers.scoring import evaluation
 from llmft_helpers.training import FromTests
 from llmft_helpers.training.references import content
+
+AGAIN = "again"
 
 
 def left_over(profile: Profile) -> list[dict]:
@@ -50,6 +54,21 @@ def steps(learner: FromTests) -> None:
         learner.train("both")
     learner.train("own")
     learner.score()
+    if learner.own:
+        train_again(learner)
+
+
+def train_again(learner: FromTests) -> None:
+    """A control for "both", as many steps on references instead: of the same problems, each as often as an own answer
+    to it was kept."""
+    references = {row["task_id"]: row for row in learner.rows}
+    control = copy.copy(learner)
+    control.own, control.folder = [references[row["task_id"]] for row in learner.own], learner.folder / AGAIN
+    control.adapters, control.trained = {"references": learner.adapters["references"]}, {}
+    control.metrics, control.answers = {}, {}
+    control.train("both")
+    control.score()
+    learner.adapters[AGAIN], learner.answers[AGAIN] = control.adapters["both"], control.answers["both"]
 
 
 def answers_of(learner: FromTests, arm: str, rows: list[dict], path: Path) -> list[dict]:
