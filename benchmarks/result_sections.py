@@ -26,6 +26,7 @@ IN_WORDS = {
     "base": "untuned base",
     "references": "tuned on references",
     "own": "tuned on own answers that pass",
+    "again": "tuned on references, then again on references",
     "both": "tuned on references, then on own answers that pass",
 }
 NANOGPT = {
@@ -282,6 +283,7 @@ def own_in_short(measured: dict, more: dict | None) -> str:
             f"solved of all {counts['all']} unseen ones": with_interval(more["arms"][arm]["all"], "pass_at_1"),
         }
         for arm, title in IN_WORDS.items()
+        if arm in more["arms"]
     ]
     pairs = {frozenset(one["models"]): one["p"] for one in more["p_values"]}
     adjusted = {other: holm([pairs[frozenset((arm, other))] for arm in ("both", "own")]) for other in earlier}
@@ -293,6 +295,16 @@ def own_in_short(measured: dict, more: dict | None) -> str:
     return (
         f"{begin}\n\n{markdown(lines)}\n\n{counts['left over']} of the unseen problems are those that the splits leave "
         f"over. On all {counts['all']}, by McNemar's test, adjusted for the number of new models: {tests}."
+        f"{_against_control(pairs)}"
+    )
+
+
+def _against_control(pairs: dict[frozenset, float]) -> str:
+    """Whether it is the own answers, or only the further steps."""
+    if (p := pairs.get(frozenset(("again", "both")))) is None:
+        return ""
+    return (
+        f" A control took the further steps on references of the same problems; the last model against it: {p_text(p)}."
     )
 
 

@@ -377,6 +377,11 @@ def test_the_readme_says_what_own_answers_were_worth():
     assert lines["untuned base"] == ["50.0% (1.3 to 98.7%)", "22.2% (2.8 to 60.0%)"]
     assert lines["tuned on references, then on own answers that pass"][1].startswith("100.0% (")
     assert "7 of the unseen problems are those that the splits leave over. On all 9, by McNemar's test" in text
+    assert "then again on references" not in text  # the control was not run
+    arms, others = (some | {"again": some["own"]} for some in (arms, others))
+    again = result_sections.own_in_short(measured, more_problems.compare(arms, others))
+    assert table(again)["tuned on references, then again on references"][0].startswith("100.0% (")
+    assert again.endswith("references of the same problems; the last model against it: p = 0.031.")
     said = text.rpartition("for the number of new models: ")[2].split("; ")
     before = "against tuned on references {}, against untuned base {}"
     assert said == [
