@@ -59,8 +59,8 @@ def steps(learner: FromTests) -> None:
 
 
 def train_again(learner: FromTests) -> None:
-    """A control for "both", as many steps on references instead: of the same problems, each as often as an own answer
-    to it was kept."""
+    """A control for "both", trained by the same rules on references instead: of the same problems, each as often as an
+    own answer to it was kept."""
     references = {row["task_id"]: row for row in learner.rows}
     control = copy.copy(learner)
     control.own, control.folder = [references[row["task_id"]] for row in learner.own], learner.folder / AGAIN

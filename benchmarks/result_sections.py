@@ -303,9 +303,8 @@ def _against_control(pairs: dict[frozenset, float]) -> str:
     """Whether it is the own answers, or only the further steps."""
     if (p := pairs.get(frozenset(("again", "both")))) is None:
         return ""
-    return (
-        f" A control took the further steps on references of the same problems; the last model against it: {p_text(p)}."
-    )
+    text = "A control was trained on with references of the same problems, by the same rules; the last model against it"
+    return f" {text}: {p_text(p)}."
 
 
 def more_problems(measured: dict) -> str:

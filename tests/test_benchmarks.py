@@ -381,7 +381,7 @@ def test_the_readme_says_what_own_answers_were_worth():
     arms, others = (some | {"again": some["own"]} for some in (arms, others))
     again = result_sections.own_in_short(measured, more_problems.compare(arms, others))
     assert table(again)["tuned on references, then again on references"][0].startswith("100.0% (")
-    assert again.endswith("references of the same problems; the last model against it: p = 0.031.")
+    assert again.endswith("references of the same problems, by the same rules; the last model against it: p = 0.031.")
     said = text.rpartition("for the number of new models: ")[2].split("; ")
     before = "against tuned on references {}, against untuned base {}"
     assert said == [
