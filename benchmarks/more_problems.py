@@ -4,10 +4,9 @@
 
 Forty test problems seldom tell a small difference from chance. Where `train_rows` limits the training problems, the
 problems left over are as unseen as the test problems; those whose group has a training problem are left out. They are
-asked greedily, as the test problems were, and counted together with them. A control goes with them: the model tuned on
-references, trained on with these instead of own answers. The models are notebook 05's; what it has not
-done is done first. Answers stand beside FILE, ending in .jsonl, a file for each model: a run that was stopped goes on
-with the next one.
+asked greedily, as the test problems were, and counted together with them. The models are notebook 05's, and a control:
+the one tuned on references, trained on with these instead of own answers. What the notebook has not done is done first.
+Answers stand beside FILE, ending in .jsonl, a file for each model: a run that was stopped goes on with the next one.
 """
 
 import argparse

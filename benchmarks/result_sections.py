@@ -6,7 +6,7 @@ from pathlib import Path
 from llmft_helpers.models.embedded import EMBEDDED, present_name
 from llmft_helpers.profiles import FromTestsSettings
 from llmft_helpers.reports import from_tests
-from llmft_helpers.reports.tables import ARM_NAMES, holm, markdown, p_text, with_interval
+from llmft_helpers.reports.tables import ARM_NAMES, markdown, p_text, with_interval
 from llmft_helpers.storage import read_json
 
 RECIPES = {
@@ -286,11 +286,10 @@ def own_in_short(measured: dict, more: dict | None) -> str:
         if arm in more["arms"]
     ]
     pairs = {frozenset(one["models"]): one["p"] for one in more["p_values"]}
-    adjusted = {other: holm([pairs[frozenset((arm, other))] for arm in ("both", "own")]) for other in earlier}
+    new = {arm: {other: pairs[frozenset((arm, other))] for other in earlier} for arm in ("both", "own")}
     tests = "; ".join(
-        f"{IN_WORDS[arm]}, against {IN_WORDS['references']} {p_text(adjusted['references'][place])}, against "
-        f"{IN_WORDS['base']} {p_text(adjusted['base'][place])}"
-        for place, arm in enumerate(("both", "own"))
+        ", ".join([IN_WORDS[arm], *(f"against {IN_WORDS[other]} {p_text(p)}" for other, p in by_other.items())])
+        for arm, by_other in from_tests.adjusted(new).items()
     )
     return (
         f"{begin}\n\n{markdown(lines)}\n\n{counts['left over']} of the unseen problems are those that the splits leave "
@@ -316,7 +315,7 @@ def more_problems(measured: dict) -> str:
         "all": f"of all {counts['all']}",
     }
     lines = [
-        {"solved": ARM_NAMES[arm]} | {title: with_interval(sets[name], "pass_at_1") for name, title in titles.items()}
+        {"solved": IN_WORDS[arm]} | {title: with_interval(sets[name], "pass_at_1") for name, title in titles.items()}
         for arm, sets in measured["arms"].items()
     ]
     pairs = [_solved_by_one(one) for one in measured["p_values"]]
@@ -330,8 +329,8 @@ def more_problems(measured: dict) -> str:
 
 
 def _solved_by_one(pair: dict) -> str:
-    first, second = (ARM_NAMES[arm] for arm in pair["models"])
+    first, second = (IN_WORDS[arm] for arm in pair["models"])
     return (
-        f"- {first} against {second}: the first alone solves {pair['only_first']}, the second alone "
+        f"- {first} / {second}: the first alone solves {pair['only_first']}, the second alone "
         f"{pair['only_second']}, {p_text(pair['p'])}."
     )

@@ -408,8 +408,9 @@ def test_models_are_compared_on_test_problems_and_on_those_left_over_together():
     assert pair["p"] == pytest.approx(2 * (1 + 8) / 2**8)  # of 8 coins, one or none on one side, twice
     text = result_sections.more_problems(measured | {"device": "a CPU", "git_commit": "abc"})
     assert "(`benchmarks/more_problems.py`, a CPU, commit abc)" in text
-    assert table(text)["on own answers"][-1].startswith("88.9% (") and "| of all 9 " in text
-    assert "- base against on own answers: the first alone solves 1, the second alone 7, p = 0.07." in text
+    assert table(text)["tuned on own answers that pass"][-1].startswith("88.9% (") and "| of all 9 " in text
+    said = "- untuned base / tuned on own answers that pass: the first alone solves 1, the second alone 7, p = 0.07."
+    assert said in text
 
 
 def test_problems_are_left_over_that_share_no_group_with_a_split(profile):

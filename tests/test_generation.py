@@ -50,6 +50,8 @@ def test_a_prompt_longer_than_the_model_holds_is_named_before_any_work(base, pro
     fits = "a" * (held - 12 - len(tokenizer("").input_ids))
     asked = [prompts[0], fits, fits + "a", fits + "aa"]
     generation._refuse_too_long(model, tokenizer, asked[:2], 12)
+    with pytest.raises(UserError, match=f"prompt 3 of 3 has {held - 10} tokens"):
+        generation._refuse_too_long(model, tokenizer, [*asked[:2], asked[3]], 12)
     monkeypatch.setattr(model, "generate", None)
     with pytest.raises(UserError, match=f"prompt 3 of 4 has {held - 11} tokens: with 12 for its answer .* the {held}"):
         generate(model, tokenizer, asked, 12)

@@ -121,11 +121,11 @@ def comparison(metrics: dict) -> str:
     """Problems solved and tests passed by each new arm, against those that were there before."""
     if not metrics["p_values"]:
         return "No answer was kept, nothing was trained: there is no new model to compare."
-    lines = [_compared(metrics, arm, p_values) for arm, p_values in _adjusted(metrics["p_values"]).items()]
+    lines = [_compared(metrics, arm, p_values) for arm, p_values in adjusted(metrics["p_values"]).items()]
     return "\n".join([*lines, "", "By McNemar's test; p is adjusted for the number of new models (Holm)."])
 
 
-def _adjusted(p_values: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+def adjusted(p_values: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """McNemar's p of each new arm against each earlier one, adjusted for the number of new arms (Holm)."""
     return {
         arm: {other: holm([p[other] for p in p_values.values()])[place] for other in by_other}
@@ -155,7 +155,7 @@ def warm_up(metrics: dict) -> str:
     solved = {arm: metrics[arm]["per_difficulty"].get("Warm-up") for arm in arms(metrics)}
     if not all(solved.values()):
         return "No test problem is of the tier Warm-up."
-    p_values = _adjusted(metrics["warm_up_p_values"])
+    p_values = adjusted(metrics["warm_up_p_values"])
     shown = ", ".join(f"{ARM_NAMES[arm]} {with_interval(part, 'pass_at_1')}" for arm, part in solved.items())
     tests = "; ".join(
         f"{ARM_NAMES[arm]} " + ", ".join(f"against {ARM_NAMES[other]} {p_text(p)}" for other, p in by_other.items())
@@ -215,7 +215,7 @@ def _unseen(metrics: dict) -> str:
         share = metrics[arm]["pass_at_1"]
         return f"{ARM_NAMES[arm]} **{share:.1%}** ({p_text(p)}: {code_verdict(share - before, p, EQUAL)})"
 
-    new = "; ".join(of(arm, p["references"]) for arm, p in _adjusted(metrics["p_values"]).items())
+    new = "; ".join(of(arm, p["references"]) for arm, p in adjusted(metrics["p_values"]).items())
     return (
         f"- Of the unseen problems the untuned base solves {metrics['base']['pass_at_1']:.1%} and the model tuned on "
         f"references {before:.1%}. Against the latter: {new}."

@@ -14,7 +14,6 @@ from .unshown import is_shown
 ARMS = ("base", "base_few_shot", "tuned")
 ARM_NAMES = {"base": "base", "base_few_shot": "base, few-shot", "tuned": "tuned"}
 ARM_NAMES |= {"references": "tuned on references", "own": "on own answers", "both": "on both"}  # notebook 05
-ARM_NAMES |= {"again": "on references again"}  # a control of benchmarks/more_problems.py
 SIGNIFICANT = 0.05
 INTERVALS = {
     "bleu": "bleu_ci95", "pass_at_1": "pass_at_1_ci95", "tests_passed_rate": "tests_passed_ci95",

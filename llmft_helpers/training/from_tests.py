@@ -108,13 +108,13 @@ class FromTests:
         start = self.adapters["references"] if arm == "both" else None
         before = start and references.content(start)
         settings = [asdict(one) for one in (self.profile.model, self.profile.lora, self.training)]
-        _, watched = watch_some(self.own)
+        rows, watched = watch_some(self.own)
         run = fingerprint([self.own, before, settings, self.profile.seed, *([] if watched else self.corpus.validation)])
         with self.stages(f"train {arm}"):
             note = read_adapter_note(folder / "adapter") if (folder / "adapter").is_dir() else {}
             if note.get("run") != run:
                 self._take(start)
-                trained = fine_tune(self._trainer(folder / "trainer" / run))
+                trained = fine_tune(self._trainer(rows, watched or self.corpus.validation, folder / "trainer" / run))
                 note = adapter_note(self.profile, "leetcode") | {"run": run, "training": trained}
                 save_adapter(self.model, folder / "adapter", note)
             shutil.rmtree(folder / "trainer", ignore_errors=True)
@@ -123,9 +123,7 @@ class FromTests:
         self.trained[arm] = note["training"] | {"watched_problems": len({row["task_id"] for row in watched})}
         return self.trained[arm]
 
-    def _trainer(self, folder: Path):
-        train, watched = watch_some(self.own)
-        watched = watched or self.corpus.validation
+    def _trainer(self, train: list[dict], watched: list[dict], folder: Path):
         rows = [training_rows(LeetcodeTask(), some) for some in (train, watched)]
         length, seed = self.profile.model.max_length, self.profile.seed
         return make_trainer(self.model, self.tokenizer, *rows, self.training, length, folder, seed)
